@@ -1,0 +1,177 @@
+//! The background service: looks after every backend of the current configuration, and reloads. A reload reads and
+//! builds everything first and publishes only what is whole; a fault leaves the last good configuration serving and
+//! says why.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::tls::Certificates;
+use super::watch::Watch;
+use crate::config::{Config, Source};
+use crate::snapshot::{Reload, State};
+use crate::upstream;
+use crate::upstream::backend::Backend;
+
+/// The background service.
+pub struct Caretaker {
+    state: Arc<State>,
+    source: Source,
+    certificates: Option<Arc<Certificates>>,
+    /// Taken when the service starts.
+    wishes: Mutex<Option<mpsc::Receiver<Reload>>>,
+}
+
+impl Caretaker {
+    pub fn new(state: Arc<State>, source: Source, certificates: Option<Arc<Certificates>>, wishes: mpsc::Receiver<Reload>) -> Self {
+        Self { state, source, certificates, wishes: Mutex::new(Some(wishes)) }
+    }
+
+    async fn run(&self, mut wishes: mpsc::Receiver<Reload>) {
+        let mut hangup = signal(SignalKind::hangup()).expect("signals can be watched once a runtime is up");
+        let certificates = self.certificates.iter().flat_map(|certificates| certificates.files());
+        let mut watch = Watch::start(self.source.file().into_iter().chain(certificates));
+        let mut seen = self.source.text();
+        let mut tended = Tending::default();
+        tended.follow(&self.state);
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => drop(self.reload("SIGHUP").await),
+                Some(wish) = wishes.recv() => {
+                    let result = self.reload(wish.because).await;
+                    wish.told.and_then(|told| told.send(result).ok());
+                }
+                () = watch.changed() => {
+                    self.reload_certificates();
+                    let text = self.source.text();
+                    if text != seen {
+                        drop(self.reload("the file changed").await);
+                    }
+                }
+            }
+            seen = self.source.text();
+            tended.follow(&self.state);
+        }
+    }
+
+    async fn reload(&self, because: &str) -> Result<u64, Vec<String>> {
+        log::info!("reloading the configuration: {because}");
+        self.reload_certificates();
+        let result = match self.source.load() {
+            Ok(config) => self.publish(config).await.map_err(|message| vec![message]),
+            Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
+        };
+        let metrics = &self.state.shared.metrics;
+        match &result {
+            Ok(revision) => {
+                metrics.reloads.with_label_values(&["ok"]).inc();
+                metrics.last_reload.set(jiff::Timestamp::now().as_second());
+                log::info!("serving configuration revision {revision}");
+            }
+            Err(problems) => {
+                metrics.reloads.with_label_values(&["failed"]).inc();
+                log::error!("the configuration was not reloaded, the last good one goes on serving: {}", problems.join("; "));
+            }
+        }
+        result
+    }
+
+    async fn publish(&self, mut config: Config) -> Result<u64, String> {
+        let old = self.state.snapshot();
+        for key in keep_fixed(&old.config, &mut config) {
+            log::warn!("{key} changed, which takes a restart; the rest is applied");
+        }
+        self.state.publish(config).await
+    }
+
+    fn reload_certificates(&self) {
+        match self.certificates.as_ref().map(|certificates| certificates.reload()) {
+            Some(Ok(true)) => log::info!("serving a new certificate"),
+            Some(Err(error)) => log::error!("the certificate was not reloaded, the old one stays: {error}"),
+            Some(Ok(false)) | None => {}
+        }
+    }
+}
+
+/// Takes what cannot change while running from the old configuration; says what that concerns.
+fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
+    let (was, is) = (&old.server, &mut new.server);
+    let mut changed = Vec::new();
+    // Port 0 was settled at the start; asking for "any port" again is no change.
+    let listen = |was: std::net::SocketAddr, is: std::net::SocketAddr| was != is && !(is.port() == 0 && is.ip() == was.ip());
+    let optional = |was: Option<std::net::SocketAddr>, is: Option<std::net::SocketAddr>| match (was, is) {
+        (Some(was), Some(is)) => listen(was, is),
+        (was, is) => was.is_some() != is.is_some(),
+    };
+    let tls = optional(was.tls.as_ref().map(|tls| tls.listen), is.tls.as_ref().map(|tls| tls.listen))
+        || was.tls.as_ref().map(|tls| (&tls.cert, &tls.key)) != is.tls.as_ref().map(|tls| (&tls.cert, &tls.key));
+    let checks = [
+        ("server.listen", listen(was.listen, is.listen)),
+        ("server.workers", was.workers != is.workers),
+        ("server.h2c", optional(was.h2c, is.h2c)),
+        ("server.admin", optional(was.admin, is.admin)),
+        ("server.state_dir", was.state_dir != is.state_dir),
+        ("server.session_secret", was.session_secret != is.session_secret),
+        ("server.tls", tls),
+        ("observability.log", old.observability.log != new.observability.log),
+    ];
+    changed.extend(checks.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key));
+    is.listen = was.listen;
+    is.workers = was.workers;
+    is.h2c = was.h2c;
+    is.admin = was.admin;
+    is.state_dir.clone_from(&was.state_dir);
+    is.session_secret.clone_from(&was.session_secret);
+    is.tls.clone_from(&was.tls);
+    new.observability.log = old.observability.log.clone();
+    changed
+}
+
+/// The loops that look after backends, by the address of what they look after.
+#[derive(Default)]
+struct Tending {
+    tasks: HashMap<usize, AbortHandle>,
+}
+
+impl Tending {
+    /// Starts looking after new backends and stops looking after those that are gone.
+    fn follow(&mut self, state: &Arc<State>) {
+        let snapshot = state.snapshot();
+        let key = |backend: &Arc<Backend>| Arc::as_ptr(backend).addr();
+        let current: Vec<usize> = snapshot.upstream.backends.iter().map(key).collect();
+        self.tasks.retain(|known, task| {
+            let keep = current.contains(known);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for backend in &snapshot.upstream.backends {
+            self.tasks.entry(key(backend)).or_insert_with(|| {
+                let changed = {
+                    let state = Arc::clone(state);
+                    move || state.snapshot().upstream.gather()
+                };
+                tokio::spawn(upstream::tend(Arc::clone(backend), Arc::clone(&state.shared.probes), changed)).abort_handle()
+            });
+        }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Caretaker {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(wishes) = wishes else { return };
+        tokio::select! {
+            () = self.run(wishes) => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The listeners and the services behind them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use pingora::listeners::Listeners;
+use pingora::proxy::http_proxy;
+use pingora::server::Server;
+use pingora::services::listening::Service;
+
+use super::door::{Door, Inside};
+use super::tls::{self, Certificates};
+use crate::config;
+use crate::proxy::Gateway;
+use crate::sidecar::admin::Admin;
+use crate::snapshot::State;
+
+/// Tries every address once and turns port 0 into the port the system gave. Pingora would panic in a thread of its own
+/// where it cannot bind, and the process would live on without a listener.
+///
+/// # Errors
+/// The address that cannot be bound, by its key.
+pub fn settle(server: &mut config::Server) -> Result<(), String> {
+    let mut held = Vec::new();
+    let mut bind = |key: &str, address: &mut SocketAddr| {
+        let listener = TcpListener::bind(*address).map_err(|e| format!("{key}: cannot listen on {address}: {e}"))?;
+        *address = listener.local_addr().map_err(|e| format!("{key}: {e}"))?;
+        // Held until all are settled, so that two zeros do not get the same port.
+        held.push(listener);
+        Ok::<_, String>(())
+    };
+    bind("server.listen", &mut server.listen)?;
+    if let Some(tls) = &mut server.tls {
+        bind("server.tls.listen", &mut tls.listen)?;
+    }
+    if let Some(h2c) = &mut server.h2c {
+        bind("server.h2c", h2c)?;
+    }
+    if let Some(admin) = &mut server.admin {
+        bind("server.admin", admin)?;
+    }
+    Ok(())
+}
+
+/// Adds the proxy's listeners and the admin listener.
+pub fn add_services(server: &mut Server, state: &Arc<State>, certificates: Option<&Arc<Certificates>>) {
+    let snapshot = state.snapshot();
+    let settings = &snapshot.config.server;
+    let inside = Arc::new(Inside::default());
+    let door = |h2c| {
+        let proxy = http_proxy(&server.configuration, Gateway { state: Arc::clone(state) });
+        Door::new(state, proxy, h2c, &inside)
+    };
+    let mut listeners = Listeners::tcp(&settings.listen.to_string());
+    if let (Some(tls), Some(certificates)) = (&settings.tls, certificates) {
+        match tls::settings(certificates) {
+            Ok(settings) => listeners.add_tls_with_settings(&tls.listen.to_string(), None, settings),
+            Err(error) => log::error!("server.tls: {error}"),
+        }
+    }
+    let h2c = settings.h2c.map(|address| Service::with_listeners("h2c".into(), Listeners::tcp(&address.to_string()), door(true)));
+    let proxy = Service::with_listeners("proxy".into(), listeners, door(false));
+    server.add_service(proxy);
+    if let Some(h2c) = h2c {
+        server.add_service(h2c);
+    }
+    if let Some(address) = settings.admin {
+        let mut admin = Service::with_listeners("admin".into(), Listeners::tcp(&address.to_string()), Admin { state: Arc::clone(state) });
+        admin.threads = Some(1);
+        server.add_service(admin);
+    }
+}

@@ -1,0 +1,90 @@
+//! How the process starts, reloads and stops. `serve` builds the state, the listeners and the services and hands them to
+//! Pingora's server, which runs until told to stop.
+//!
+//! Services: `proxy` (HTTP/1.1 and TLS), `h2c` where asked for, `admin`, and `caretaker`, the background service that
+//! looks after backends and reloads. Each has a runtime of its own.
+
+mod caretaker;
+pub mod cli;
+mod door;
+mod drain;
+mod listen;
+mod secret;
+mod tls;
+mod watch;
+
+use std::sync::Arc;
+
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server};
+use pingora::services::background::background_service;
+use tokio::sync::mpsc;
+
+use self::caretaker::Caretaker;
+use self::tls::Certificates;
+use crate::config::{Config, Source};
+use crate::observe::log as logging;
+use crate::snapshot::State;
+
+/// Runs the gateway until it is told to stop.
+///
+/// # Errors
+/// Why it could not start.
+pub fn serve(mut config: Config, source: Source) -> Result<(), String> {
+    logging::init(&config.observability.log);
+    pingora::tls::install_default_crypto_provider();
+    listen::settle(&mut config.server)?;
+    let secret = secret::obtain(&config.server);
+    let certificates = config.server.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
+    let (reload, wishes) = mpsc::channel(16);
+    let state = Arc::new(State::new(config, &secret, reload)?);
+
+    let snapshot = state.snapshot();
+    let mut server = Server::new_with_opt_and_conf(None, conf(&snapshot.config));
+    server.bootstrap();
+    listen::add_services(&mut server, &state, certificates.as_ref());
+    let caretaker = Caretaker::new(Arc::clone(&state), source, certificates, wishes);
+    server.add_service(background_service("caretaker", caretaker));
+    banner(&snapshot.config);
+    drop(snapshot);
+    server.run(RunArgs { shutdown_signal: Box::new(drain::Signals { state }) });
+    log::info!("stopped");
+    logging::flush();
+    Ok(())
+}
+
+fn conf(config: &Config) -> ServerConf {
+    let server = &config.server;
+    ServerConf {
+        threads: server.workers,
+        // A single worker has nobody to steal from; without the machinery it is 10 % cheaper.
+        work_stealing: server.workers > 1,
+        // `drain` waits for what is under way; when it returns, nothing is left to wait for.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        upgrade_sock: server.state_dir.join("upgrade.sock").display().to_string(),
+        pid_file: server.state_dir.join("mcp-gateway.pid").display().to_string(),
+        ..ServerConf::default()
+    }
+}
+
+/// What is on, so that the first lines of the log answer the first questions.
+fn banner(config: &Config) {
+    let server = &config.server;
+    log::info!("mcp-gateway {} with {} worker(s) and {} backend(s)", env!("CARGO_PKG_VERSION"), server.workers, config.backends.len());
+    log::info!("listening on http://{}", server.listen);
+    if let Some(tls) = &server.tls {
+        log::info!("listening on https://{}", tls.listen);
+    }
+    if let Some(h2c) = server.h2c {
+        log::info!("listening on h2c://{h2c}");
+    }
+    if let Some(admin) = server.admin {
+        log::info!("admin on http://{admin}");
+    }
+    if server.listen.ip().is_loopback() {
+        log::info!("no authentication: everyone is anonymous");
+    } else {
+        log::warn!("NO AUTHENTICATION: everyone who reaches {} is anonymous and may use every server", server.listen);
+    }
+}

@@ -1,0 +1,87 @@
+//! The TLS listener's certificate, read from its files and replaced while running.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora::listeners::TlsAccept;
+use pingora::listeners::tls::TlsSettings;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use crate::config::Tls;
+
+/// The certificate in use and where it comes from.
+#[derive(Debug)]
+pub struct Certificates {
+    cert: PathBuf,
+    key: PathBuf,
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl Certificates {
+    /// # Errors
+    /// What is wrong with the files, by name.
+    pub fn load(tls: &Tls) -> Result<Self, String> {
+        let current = read(&tls.cert, &tls.key)?;
+        Ok(Self { cert: tls.cert.clone(), key: tls.key.clone(), current: ArcSwap::from_pointee(current) })
+    }
+
+    /// Reads the files again; tells whether the certificate changed. A broken pair leaves the old one in use.
+    ///
+    /// # Errors
+    /// What is wrong with the files, by name.
+    pub fn reload(&self) -> Result<bool, String> {
+        let fresh = read(&self.cert, &self.key)?;
+        if fresh.cert == self.current.load().cert {
+            return Ok(false);
+        }
+        self.current.store(Arc::new(fresh));
+        Ok(true)
+    }
+
+    /// The files to watch.
+    pub fn files(&self) -> [&PathBuf; 2] {
+        [&self.cert, &self.key]
+    }
+}
+
+fn read(cert: &PathBuf, key: &PathBuf) -> Result<CertifiedKey, String> {
+    let fault = |path: &PathBuf, e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let chain = CertificateDer::pem_file_iter(cert).map_err(|e| fault(cert, &e))?;
+    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(|e| fault(cert, &e))?;
+    if chain.is_empty() {
+        return Err(fault(cert, &"holds no certificate"));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| fault(key, &e))?;
+    let signer = any_supported_type(&private).map_err(|e| fault(key, &e))?;
+    let pair = CertifiedKey::new(chain, signer);
+    match pair.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
+        Err(e) => Err(fault(key, &format_args!("does not belong to {}: {e}", cert.display()))),
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+/// Pingora wants callbacks where a resolver is given; there is nothing to do in them.
+struct Nothing;
+
+#[async_trait]
+impl TlsAccept for Nothing {}
+
+/// Settings of a TLS listener that speaks HTTP/2 and HTTP/1.1.
+pub fn settings(certificates: &Arc<Certificates>) -> pingora::Result<TlsSettings> {
+    let mut settings = TlsSettings::with_callbacks(Box::new(Nothing))?;
+    settings.set_cert_resolver(Arc::clone(certificates) as Arc<dyn ResolvesServerCert>);
+    settings.enable_h2();
+    Ok(settings)
+}

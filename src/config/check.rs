@@ -1,0 +1,360 @@
+//! Written YAML → checked model, section by section in the order of the contract. Nothing stops at the first fault.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_yaml::Value;
+use url::Url;
+
+use super::lines::Lines;
+use super::reader::{Problem, Problems, Section};
+use super::{
+    Access, Backend, BackendTls, Config, EraChoice, HealthCheck, Limits, LoadBalancer, Log, Observability, Probe, Protocol, Secret, Server,
+    Tls, env, units,
+};
+
+/// Sections of the contract whose feature this version does not have yet.
+const LATER: &[&str] =
+    &["circuit_breaker", "discovery", "routes", "versions", "auth", "roles", "rate_limits", "transform", "analytics", "redis"];
+
+pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
+    let mut document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax(name, &error)])?;
+    let (origins, malformed) = env::overlay(&mut document, lookup);
+    let problems = Problems::new(name, Lines::scan(text), origins);
+    for (path, message) in malformed {
+        problems.add(&path, message);
+    }
+    expand(&mut document, "", lookup, &problems);
+    let config = config(&Section::root(&document, &problems));
+    match problems.into_sorted() {
+        found if found.is_empty() => Ok(config),
+        found => Err(found),
+    }
+}
+
+fn syntax(name: &str, error: &serde_yaml::Error) -> Problem {
+    let line = error.location().map(|location| location.line());
+    Problem { source: name.to_owned(), line, path: String::new(), message: format!("not valid YAML: {error}") }
+}
+
+/// Expands `${…}` in every string of the document.
+fn expand(value: &mut Value, path: &str, lookup: &dyn Fn(&str) -> Option<String>, problems: &Problems) {
+    match value {
+        Value::String(text) if text.contains('$') => match units::expand(text, lookup) {
+            Ok(expanded) => *text = expanded,
+            Err(message) => problems.add(path, message),
+        },
+        Value::Sequence(items) => {
+            for (i, item) in items.iter_mut().enumerate() {
+                expand(item, &format!("{path}[{i}]"), lookup, problems);
+            }
+        }
+        Value::Mapping(map) => {
+            for (key, item) in map.iter_mut() {
+                let key = key.as_str().unwrap_or("?");
+                let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+                expand(item, &path, lookup, problems);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn config(root: &Section<'_>) -> Config {
+    root.not_yet(LATER);
+    cache(&root.section("cache"));
+    let load_balancer = root.section("load_balancer");
+    let interval = load_balancer.duration("health_check_interval").unwrap_or(Duration::from_secs(30));
+    let config = Config {
+        server: server(root.section("server")),
+        backends: backends(root, interval),
+        load_balancer: balancer(load_balancer),
+        access: access(root.section("access")),
+        observability: observability(root.section("observability")),
+    };
+    root.finish();
+    config
+}
+
+/// The cache is not there yet; switching it off is the one thing that can be asked of it.
+fn cache(section: &Section<'_>) {
+    if section.bool("enabled") == Some(true) {
+        section.problem("enabled", "not supported yet");
+    }
+    section.not_yet(&["ttl", "memory", "redis", "compression", "tools", "warm"]);
+    section.finish();
+}
+
+fn server(section: Section<'_>) -> Server {
+    let admin = if section.has("admin") { address_or_off(&section, "admin") } else { Some(SocketAddr::from(([127, 0, 0, 1], 8081))) };
+    let admin_token = section.secret("admin_token", "admin_token_file").map(Secret::new);
+    if let Some(address) = admin.filter(|address| !address.ip().is_loopback() && admin_token.is_none()) {
+        section.problem("admin", format!("{address} is reachable from outside; set admin_token, or listen on 127.0.0.1"));
+    }
+    section.not_yet(&["trusted_proxies"]);
+    let server = Server {
+        listen: section.parse("listen", address).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080))),
+        workers: section.integer("workers", 1..=1024).map_or_else(cores, |n| usize::try_from(n).unwrap_or(1)),
+        h2c: address_or_off(&section, "h2c"),
+        admin,
+        admin_token,
+        state_dir: section.string("state_dir").map_or_else(|| PathBuf::from("/var/lib/mcp-gateway"), PathBuf::from),
+        session_secret: session_secret(&section),
+        tls: section.has("tls").then(|| tls(section.section("tls"))).flatten(),
+        grace_period: section.duration("grace_period").unwrap_or(Duration::from_secs(30)),
+        limits: limits(section.section("limits")),
+    };
+    section.finish();
+    server
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn session_secret(section: &Section<'_>) -> Option<Secret> {
+    let secret = section.secret("session_secret", "session_secret_file")?;
+    if secret.len() < 16 {
+        section.problem("session_secret", "shorter than 16 characters; use `openssl rand -hex 32`");
+    }
+    Some(Secret::new(secret))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("`{text}` is not an IP address and port, such as 0.0.0.0:8080 or [::]:8080"))
+}
+
+fn address_or_off(section: &Section<'_>, key: &'static str) -> Option<SocketAddr> {
+    // YAML 1.1 habits write `off` without quotes, which some writers store as `false`.
+    section.parse(key, |text| if matches!(text, "off" | "false") { Ok(None) } else { address(text).map(Some) }).flatten()
+}
+
+fn tls(section: Section<'_>) -> Option<Tls> {
+    section.not_yet(&["client_ca"]);
+    let listen = section.parse("listen", address).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8443)));
+    let file = |key| {
+        let found = section.parse(key, readable);
+        if !section.has(key) {
+            section.problem(key, "missing; give the path of a PEM file");
+        }
+        found
+    };
+    let (cert, key) = (file("cert"), file("key"));
+    section.finish();
+    Some(Tls { listen, cert: cert?, key: key? })
+}
+
+fn readable(path: &str) -> Result<PathBuf, String> {
+    std::fs::File::open(path).map(|_| PathBuf::from(path)).map_err(|e| format!("cannot read {path}: {e}"))
+}
+
+fn limits(section: Section<'_>) -> Limits {
+    let count = |key| section.integer(key, 0..=10_000_000).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let limits = Limits {
+        body: section.size("body").unwrap_or(4 << 20),
+        headers: section.size("headers").unwrap_or(64 << 10),
+        connections: count("connections").unwrap_or(10_000),
+        connections_per_ip: count("connections_per_ip").unwrap_or(0),
+        request_timeout: positive(&section, "request_timeout", 60),
+        header_timeout: positive(&section, "header_timeout", 10),
+        stream_idle: positive(&section, "stream_idle", 600),
+    };
+    section.finish();
+    limits
+}
+
+fn positive(section: &Section<'_>, key: &'static str, default: u64) -> Duration {
+    match section.duration(key) {
+        Some(Duration::ZERO) => {
+            section.problem(key, "must be longer than 0");
+            Duration::from_secs(default)
+        }
+        Some(duration) => duration,
+        None => Duration::from_secs(default),
+    }
+}
+
+fn backends(root: &Section<'_>, interval: Duration) -> Vec<Arc<Backend>> {
+    let mut names = HashSet::new();
+    let sections = root.sections("backends");
+    if sections.is_empty() && !root.has("backends") {
+        root.problem("backends", "missing; list at least one backend, or set MCP_BACKENDS=name:url,…");
+    }
+    let mut list = Vec::new();
+    for section in sections {
+        if let Some(name) = section.string("name").filter(|name| !names.insert(name.clone())) {
+            section.problem("name", format!("`{name}` is already the name of another backend"));
+        }
+        list.extend(backend(section, interval).map(Arc::new));
+    }
+    list
+}
+
+fn backend(section: Section<'_>, interval: Duration) -> Option<Backend> {
+    section.not_yet(&["command", "shard"]);
+    if section.integer("max_in_flight", 0..=1_000_000).is_some_and(|n| n > 0) {
+        section.problem("max_in_flight", "not supported yet");
+    }
+    let protocol = [("auto", Protocol::Auto), ("mcp", Protocol::Mcp), ("middleware", Protocol::Middleware)];
+    let era = [("auto", EraChoice::Auto), ("legacy", EraChoice::Legacy), ("modern", EraChoice::Modern)];
+    let name = section.parse("name", |text| label(text, "backend name"));
+    let url = section.parse("url", backend_url);
+    for key in ["name", "url"] {
+        if !section.has(key) {
+            section.problem(key, "missing");
+        }
+    }
+    let backend = Backend {
+        name: name.unwrap_or_default(),
+        url: url.unwrap_or_else(|| Url::parse("http://127.0.0.1").expect("a constant")),
+        weight: section.integer("weight", 1..=10_000).map_or(1, |n| u32::try_from(n).unwrap_or(1)),
+        health_check: health_check(&section, interval),
+        timeout: positive(&section, "timeout", 30),
+        capabilities: capabilities(&section),
+        protocol: section.choice("protocol", &protocol).unwrap_or(Protocol::Auto),
+        mcp_path: section.parse("mcp_path", path).unwrap_or_else(|| "/mcp".to_owned()),
+        era: section.choice("era", &era).unwrap_or(EraChoice::Auto),
+        credential: credential(section.section("credential")),
+        tls: backend_tls(section.section("tls")),
+    };
+    if backend.mcp_path.contains("{server}") && backend.capabilities.is_empty() {
+        section.problem("mcp_path", "holds {server}, so capabilities must list the servers");
+    }
+    section.finish();
+    Some(backend)
+}
+
+fn capabilities(section: &Section<'_>) -> Vec<String> {
+    let names = section.strings("capabilities");
+    for name in &names {
+        if let Err(message) = label(name, "server name") {
+            section.problem("capabilities", message);
+        }
+    }
+    names
+}
+
+/// Names appear in paths, metric labels and sealed session ids, hence the narrow alphabet.
+fn label(text: &str, what: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if fits { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a {what}: 1 to 64 of A-Z a-z 0-9 . _ -")) }
+}
+
+fn backend_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| format!("`{text}` is not a URL: {e}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(format!("`{text}` is not an http:// or https:// URL"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("credentials do not belong in the URL; use credential.bearer_file".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("`{text}` has a query or fragment; give scheme, host, port and base path only"));
+    }
+    Ok(url)
+}
+
+fn path(text: &str) -> Result<String, String> {
+    let plain = text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    if plain { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a path; it starts with / and has no spaces")) }
+}
+
+fn health_check(parent: &Section<'_>, interval: Duration) -> HealthCheck {
+    let default = |probe| HealthCheck { probe, interval, timeout: Duration::from_secs(5) };
+    match parent.value("health_check") {
+        None => default(Probe::Auto),
+        Some(Value::String(_)) => default(parent.parse("health_check", path).map_or(Probe::Auto, Probe::Path)),
+        Some(_) => {
+            let section = parent.section("health_check");
+            let mcp = section.bool("mcp") == Some(true);
+            let by_path = section.parse("path", path).map(Probe::Path);
+            if mcp && by_path.is_some() {
+                section.problem("path", "give either path or mcp, not both");
+            }
+            let check = HealthCheck {
+                probe: if mcp { Probe::Mcp } else { by_path.unwrap_or(Probe::Auto) },
+                interval: section.duration("interval").unwrap_or(interval).max(Duration::from_millis(50)),
+                timeout: positive(&section, "timeout", 5),
+            };
+            section.finish();
+            check
+        }
+    }
+}
+
+fn credential(section: Section<'_>) -> Option<Secret> {
+    let token = section.secret("bearer", "bearer_file").filter(|token| {
+        let fits = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+        if !fits {
+            section.problem("bearer", "must be visible ASCII without spaces");
+        }
+        fits
+    });
+    section.finish();
+    token.map(Secret::new)
+}
+
+fn backend_tls(section: Section<'_>) -> BackendTls {
+    section.not_yet(&["client_cert", "client_key"]);
+    let tls = BackendTls { ca: section.parse("ca", readable), sni: section.string("sni") };
+    section.finish();
+    tls
+}
+
+fn balancer(section: Section<'_>) -> LoadBalancer {
+    let strategy = section.string("strategy");
+    match strategy.as_deref() {
+        None | Some("weighted_round_robin") => {}
+        Some("least_requests" | "consistent_hash" | "random") => section.problem("strategy", "not supported yet"),
+        Some(other) => section.problem("strategy", format!("`{other}` is not weighted_round_robin")),
+    }
+    section.not_yet(&["retries", "outlier"]);
+    let threshold = |key, default| section.integer(key, 1..=1000).map_or(default, |n| usize::try_from(n).unwrap_or(default));
+    let balancer =
+        LoadBalancer { unhealthy_threshold: threshold("unhealthy_threshold", 3), healthy_threshold: threshold("healthy_threshold", 2) };
+    section.value("health_check_interval");
+    section.finish();
+    balancer
+}
+
+fn access(section: Section<'_>) -> Access {
+    section.not_yet(&["allow", "deny"]);
+    let access = Access { hosts: section.strings("hosts"), origins: section.strings("origins") };
+    for origin in &access.origins {
+        if !Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin) {
+            section.problem("origins", format!("`{origin}` is not an origin, such as https://app.example.com"));
+        }
+    }
+    section.finish();
+    access
+}
+
+fn observability(section: Section<'_>) -> Observability {
+    let tracing = section.section("tracing");
+    if tracing.bool("enabled") != Some(false) && section.has("tracing") {
+        section.problem("tracing", "not supported yet");
+    }
+    section.not_yet(&["datadog"]);
+    let (log, metrics) = (section.section("log"), section.section("metrics"));
+    let observability = Observability {
+        log: Log {
+            level: log.parse("level", level).unwrap_or_else(|| "info".to_owned()),
+            json: log.choice("format", &[("json", true), ("text", false)]).unwrap_or(true),
+        },
+        metrics: metrics.bool("enabled").unwrap_or(true),
+    };
+    log.finish();
+    metrics.finish();
+    section.finish();
+    observability
+}
+
+fn level(text: &str) -> Result<String, String> {
+    env_filter::Builder::new()
+        .try_parse(text)
+        .map(|_| text.to_ascii_lowercase())
+        .map_err(|_| format!("`{text}` is not a log level: error, warn, info, debug, trace, or module=level,…"))
+}

@@ -1,0 +1,95 @@
+//! The environment laid over the written file. Each variable stands for one YAML path, so it is checked, defaulted
+//! and reported exactly like the key it replaces.
+
+use serde_yaml::{Mapping, Value};
+
+/// Variables that replace one scalar key, with the path they stand for.
+const SCALARS: &[(&str, &[&str])] = &[
+    ("GATEWAY_WORKERS", &["server", "workers"]),
+    ("REDIS_URL", &["redis", "url"]),
+    ("JWT_SECRET_KEY", &["auth", "jwt"]),
+    ("API_KEY_HEADER", &["auth", "api_keys"]),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", &["rate_limits", "rules"]),
+    ("CACHE_ENABLED", &["cache", "enabled"]),
+    ("CACHE_TTL_SECONDS", &["cache", "ttl"]),
+    ("METRICS_ENABLED", &["observability", "metrics", "enabled"]),
+    ("LOG_LEVEL", &["observability", "log", "level"]),
+    ("TRACING_ENABLED", &["observability", "tracing", "enabled"]),
+    ("CIRCUIT_BREAKER_FAILURE_THRESHOLD", &["circuit_breaker", "failure_threshold"]),
+    ("CIRCUIT_BREAKER_RECOVERY_TIMEOUT", &["circuit_breaker", "recovery_timeout"]),
+    ("DATABASE_URL", &["analytics", "postgres"]),
+];
+
+/// A YAML path that was set by a variable.
+pub struct Origin {
+    pub path: String,
+    pub variable: &'static str,
+}
+
+/// Lays every set variable over `document` and says which paths it touched; malformed ones are in the second list.
+pub fn overlay(document: &mut Value, lookup: &dyn Fn(&str) -> Option<String>) -> (Vec<Origin>, Vec<(String, String)>) {
+    let mut origins = Vec::new();
+    let mut problems = Vec::new();
+    let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
+    for (variable, path) in SCALARS {
+        if let Some(text) = lookup(variable) {
+            set(document, path, Value::String(text));
+            origins.push(Origin { path: path.join("."), variable });
+        }
+    }
+    if let Some(listen) = listen(document, &lookup) {
+        set(document, &["server", "listen"], Value::String(listen));
+        origins.push(Origin { path: "server.listen".into(), variable: "GATEWAY_HOST/GATEWAY_PORT" });
+    }
+    if let Some(text) = lookup("MCP_BACKENDS") {
+        match backends(&text) {
+            Ok(list) => {
+                set(document, &["backends"], list);
+                origins.push(Origin { path: "backends".into(), variable: "MCP_BACKENDS" });
+            }
+            Err(message) => problems.push(("backends".into(), message)),
+        }
+    }
+    (origins, problems)
+}
+
+fn listen(document: &Value, lookup: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let (host, port) = (lookup("GATEWAY_HOST"), lookup("GATEWAY_PORT"));
+    if host.is_none() && port.is_none() {
+        return None;
+    }
+    let written = document.get("server").and_then(|server| server.get("listen")).and_then(Value::as_str);
+    let (old_host, old_port) = written.and_then(|listen| listen.rsplit_once(':')).unwrap_or(("0.0.0.0", "8080"));
+    let host = host.unwrap_or_else(|| old_host.to_owned());
+    // A bare IPv6 address needs brackets beside a port.
+    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
+    Some(format!("{host}:{}", port.as_deref().unwrap_or(old_port)))
+}
+
+fn backends(text: &str) -> Result<Value, String> {
+    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    entries.map(backend).collect::<Result<Vec<_>, _>>().map(Value::Sequence)
+}
+
+fn backend(entry: &str) -> Result<Value, String> {
+    let (name, url) = entry
+        .split_once(':')
+        .filter(|(name, url)| !name.is_empty() && url.contains("://"))
+        .ok_or_else(|| format!("MCP_BACKENDS: `{entry}` is not `name:url`, such as `mcp1:http://10.0.0.1:8000`"))?;
+    let pairs = [("name", name), ("url", url)];
+    Ok(Value::Mapping(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect()))
+}
+
+fn set(document: &mut Value, path: &[&str], value: Value) {
+    let Some((key, rest)) = path.split_first() else {
+        *document = value;
+        return;
+    };
+    if !document.is_mapping() {
+        // What stood here was replaced as a whole; a wrong shape in the file would have been reported under its own key.
+        *document = Value::Mapping(Mapping::new());
+    }
+    if let Value::Mapping(map) = document {
+        set(map.entry((*key).into()).or_insert(Value::Null), rest, value);
+    }
+}

@@ -1,0 +1,273 @@
+//! The checked configuration: what we believe after reading what was written. Everything here is valid by construction
+//! (`check` is the only maker), so the rest of the program never validates again.
+//!
+//! `reader` walks the YAML and gathers all problems, `lines` tells where they stand, `env` lays the environment over
+//! the file, `check` turns the result into these types, `units` knows durations and sizes.
+
+mod check;
+mod env;
+mod lines;
+mod reader;
+mod units;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use url::Url;
+
+pub use reader::Problem;
+
+/// A value that must never be shown: `Debug` and serialization print `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself; the name is meant to stand out in review.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+/// Everything the gateway was told.
+#[derive(Debug, Clone, Serialize)]
+pub struct Config {
+    pub server: Server,
+    pub backends: Vec<Arc<Backend>>,
+    pub load_balancer: LoadBalancer,
+    pub access: Access,
+    pub observability: Observability,
+}
+
+/// Listeners and limits of the process. Of these only `limits` and `grace_period` can change without a restart.
+#[derive(Debug, Clone, Serialize)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub workers: usize,
+    /// Cleartext HTTP/2 has a port of its own because Pingora's preface peek stalls short HTTP/1 requests.
+    pub h2c: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    /// Required of every admin request when set; must be set when `admin` is not a loopback address.
+    pub admin_token: Option<Secret>,
+    pub state_dir: PathBuf,
+    /// Seals session ids; when absent one is generated into `state_dir`.
+    pub session_secret: Option<Secret>,
+    pub tls: Option<Tls>,
+    #[serde(serialize_with = "seconds")]
+    pub grace_period: Duration,
+    pub limits: Limits,
+}
+
+/// The TLS listener; both files are watched and reloaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tls {
+    pub listen: SocketAddr,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// What one client may take of us.
+#[derive(Debug, Clone, Serialize)]
+pub struct Limits {
+    /// Bytes of a request body.
+    pub body: usize,
+    /// Bytes of all request headers with their names.
+    pub headers: usize,
+    /// Open downstream connections; 0 is unlimited.
+    pub connections: usize,
+    /// Open downstream connections of one address; 0 is unlimited.
+    pub connections_per_ip: usize,
+    /// From the first byte of a request to the last of its answer, event streams excepted.
+    #[serde(serialize_with = "seconds")]
+    pub request_timeout: Duration,
+    /// For a client to send its whole header block.
+    #[serde(serialize_with = "seconds")]
+    pub header_timeout: Duration,
+    /// The longest silence on an event stream.
+    #[serde(serialize_with = "seconds")]
+    pub stream_idle: Duration,
+}
+
+/// One instance that serves MCP servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Backend {
+    pub name: String,
+    pub url: Url,
+    pub weight: u32,
+    pub health_check: HealthCheck,
+    /// Until the response header, and for a whole non-streamed answer.
+    #[serde(serialize_with = "seconds")]
+    pub timeout: Duration,
+    /// MCP servers it serves; empty means they are discovered.
+    pub capabilities: Vec<String>,
+    pub protocol: Protocol,
+    /// Path of its MCP endpoint; may hold `{server}`.
+    pub mcp_path: String,
+    pub era: EraChoice,
+    pub credential: Option<Secret>,
+    pub tls: BackendTls,
+}
+
+/// How to verify an `https://` backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BackendTls {
+    pub ca: Option<PathBuf>,
+    pub sni: Option<String>,
+}
+
+/// What a backend speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Asked in the background: MCP at `mcp_path` first, then `GET /api/servers`.
+    Auto,
+    Mcp,
+    Middleware,
+}
+
+/// Which MCP era a backend speaks, or `auto` to ask it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EraChoice {
+    Auto,
+    Legacy,
+    Modern,
+}
+
+/// How a backend's health is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HealthCheck {
+    pub probe: Probe,
+    #[serde(serialize_with = "seconds")]
+    pub interval: Duration,
+    #[serde(serialize_with = "seconds")]
+    pub timeout: Duration,
+}
+
+/// The question a health check asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Probe {
+    /// By protocol: MCP for MCP backends, `GET /health` for middleware.
+    Auto,
+    /// `server/discover` or `ping`, by era.
+    Mcp,
+    /// `GET` of this path, healthy on 2xx.
+    Path(String),
+}
+
+/// How requests spread over a server's backends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoadBalancer {
+    /// Consecutive failed checks until a healthy backend counts as unhealthy.
+    pub unhealthy_threshold: usize,
+    /// Consecutive passed checks until an unhealthy backend counts as healthy.
+    pub healthy_threshold: usize,
+}
+
+/// Who may reach us at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Access {
+    /// Host names beside loopback ones that a request over loopback may carry.
+    pub hosts: Vec<String>,
+    /// Origins beside our own that a browser may come from.
+    pub origins: Vec<String>,
+}
+
+/// What we tell about ourselves.
+#[derive(Debug, Clone, Serialize)]
+pub struct Observability {
+    pub log: Log,
+    /// Whether `/metrics` is answered on the public listener.
+    pub metrics: bool,
+}
+
+/// The log on standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Log {
+    /// `info`, or module by module as in `info,pingora_proxy=warn`.
+    pub level: String,
+    pub json: bool,
+}
+
+/// Where a configuration comes from, kept so that it can be read again at reload.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A YAML file under the process environment, or the environment alone.
+    File(Option<PathBuf>),
+    /// The bundled demo configuration, with the address of the demo server.
+    Demo(SocketAddr),
+}
+
+impl Source {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Every problem found, in the order of the text.
+    pub fn load(&self) -> Result<Config, Vec<Problem>> {
+        let environment = |name: &str| std::env::var(name).ok();
+        match self {
+            Self::File(Some(path)) => {
+                let text = std::fs::read_to_string(path).map_err(|e| vec![unreadable(path, &e)])?;
+                parse(&path.display().to_string(), &text, &environment)
+            }
+            Self::File(None) => parse("environment", "", &environment),
+            Self::Demo(address) => {
+                let lookup = |name: &str| if name == "DEMO_MCP_ADDRESS" { Some(address.to_string()) } else { environment(name) };
+                parse("demo.yaml", DEMO, &lookup)
+            }
+        }
+    }
+
+    /// The file behind it, if it is one.
+    pub fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::File(path) => path.as_ref(),
+            Self::Demo(_) => None,
+        }
+    }
+
+    /// The file's text as it is now, for telling whether it changed.
+    pub fn text(&self) -> Option<String> {
+        std::fs::read_to_string(self.file()?).ok()
+    }
+}
+
+/// The configuration of `mcp-gateway demo`.
+const DEMO: &str = include_str!("../../conf/demo.yaml");
+
+/// Reads a configuration text under the environment `lookup`; `name` is how problems call the text.
+///
+/// # Errors
+/// Every problem found, in the order of the text.
+pub fn parse(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
+    check::read(name, text, lookup)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+    let message = format!("cannot be read: {error}");
+    Problem { source: path.display().to_string(), line: None, path: String::new(), message }
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}

@@ -1,0 +1,212 @@
+//! A REST call: choose a backend, ask it in its own tongue, write the envelope. Another backend is tried only when
+//! nothing was sent; a tool call is never sent twice.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use super::{may_go_elsewhere, middleware, refuse};
+use crate::call::Era;
+use crate::egress::Client;
+use crate::mcp::message::Answer;
+use crate::mcp::rest::{self, Facts, Form, Meta, Request};
+use crate::mcp::{error, headers};
+use crate::observe::metrics::Outcome;
+use crate::reject::{Code, Reject, Verdict};
+use crate::snapshot::Snapshot;
+use crate::upstream::ask::{self, Question, Reply, Trace, Trouble};
+use crate::upstream::catalog::{self, MAX_PAGES};
+use crate::upstream::facts::{Speaks, Tool};
+use crate::upstream::pool::{Member, Pool, Want};
+
+/// Everything one REST call needs.
+pub struct Call<'c> {
+    pub client: &'c Client,
+    pub snapshot: &'c Snapshot,
+    pub pool: &'c Pool,
+    pub request: &'c Request<'c>,
+    pub form: Form,
+    pub trace: Trace<'c>,
+    /// When the request came in; `response_time` counts from here.
+    pub started: Instant,
+    /// Takes progress and log notifications when the caller wants to see them.
+    pub notices: Option<mpsc::Sender<Bytes>>,
+}
+
+/// The answer to a REST call.
+#[derive(Debug)]
+pub struct Done {
+    pub body: Vec<u8>,
+    pub outcome: Outcome,
+    pub backend: String,
+}
+
+impl Call<'_> {
+    /// Answers the call.
+    ///
+    /// # Errors
+    /// The refusal for the caller.
+    pub async fn run(&self) -> Verdict<Done> {
+        let mut tried = Vec::new();
+        let mut last = None;
+        while let Some((index, member)) = self.pool.pick(Want::Rest, &tried) {
+            match self.at(member).await {
+                Ok(done) => return Ok(done),
+                Err(Stop::Elsewhere(trouble)) => {
+                    log::warn!("backend {}: {trouble}; trying another", member.backend.name());
+                    tried.push(index);
+                    last = Some(refuse(&trouble, &member.backend));
+                }
+                Err(Stop::Refused(reject)) => return Err(reject),
+            }
+        }
+        Err(last.unwrap_or_else(|| Reject::no_healthy_backend(&self.pool.server)))
+    }
+
+    async fn at(&self, member: &Member) -> Result<Done, Stop> {
+        if member.backend.speaks() == Some(Speaks::Middleware) {
+            return middleware::forward(self, member).await;
+        }
+        if self.request.method.paged && self.form == Form::V1 {
+            return self.whole_list(member).await;
+        }
+        let reply = self.ask_with_headers(member).await?;
+        let result = self.read(member, &reply)?;
+        let failed = rest::is_tool_error(&result);
+        if failed && self.names_unknown_tool() {
+            // Some SDKs report an unknown tool as a failed call.
+            return Err(Stop::Refused(Reject::new(Code::UnknownName, format!("`{}` has no such tool", self.pool.server))));
+        }
+        let body = rest::envelope(self.form, self.request.method, &result, self.facts(member))?;
+        let outcome = if failed { Outcome::ToolError } else { Outcome::Ok };
+        Ok(Done { body, outcome, backend: member.backend.name().to_owned() })
+    }
+
+    /// All pages of a list as one.
+    async fn whole_list(&self, member: &Member) -> Result<Done, Stop> {
+        let mut items = String::new();
+        let mut cursor: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let reply = self.ask(member, cursor.as_deref(), &[]).await?;
+            let result = self.read(member, &reply)?;
+            let page = rest::page(self.request.method, &result)?;
+            if !items.is_empty() && !page.items.is_empty() {
+                items.push(',');
+            }
+            items.push_str(page.items);
+            let next = page.next.map(std::borrow::Cow::into_owned);
+            // The empty string is a cursor like any other; one that repeats would go on forever.
+            if next.is_none() || next == cursor {
+                break;
+            }
+            cursor = next;
+        }
+        let body = rest::list_envelope(&items, self.facts(member));
+        Ok(Done { body, outcome: Outcome::Ok, backend: member.backend.name().to_owned() })
+    }
+
+    /// Asks with the `Mcp-Param-*` headers the tool calls for. A server that finds them lacking tells so before it
+    /// executes anything; then its tools are read again and the call is sent once more.
+    async fn ask_with_headers(&self, member: &Member) -> Result<Reply, Stop> {
+        let arguments = self.request.params.get("arguments");
+        let is_tool = self.request.method.mcp == "tools/call";
+        let known = self.request.name().filter(|_| is_tool).and_then(|name| member.tool(name));
+        let reply = self.ask(member, None, &known.map(|tool| values(tool, arguments)).unwrap_or_default()).await?;
+        if !is_tool || !is_header_mismatch(&reply) {
+            return Ok(reply);
+        }
+        let facts = catalog::inventory(self.client, &member.backend).await;
+        let params = facts.servers.get(&*self.pool.server).and_then(|server| {
+            let tool = server.tools.as_ref()?.get(self.request.name()?)?;
+            Some(values(tool, arguments))
+        });
+        if member.backend.learn(facts) {
+            self.snapshot.upstream.gather();
+        }
+        self.ask(member, None, &params.unwrap_or_default()).await
+    }
+
+    async fn ask(&self, member: &Member, cursor: Option<&str>, params: &[(String, String)]) -> Result<Reply, Stop> {
+        let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era));
+        let question = Question {
+            server: &self.pool.server,
+            method: self.request.method.mcp,
+            name: self.request.name(),
+            params,
+            encode: &encode,
+            trace: Some(self.trace),
+            deadline: self.deadline(member.backend.conf.timeout),
+            notices: self.notices.clone(),
+        };
+        ask::ask(self.client, &member.backend, &question).await.map_err(|trouble| Stop::of(trouble, member))
+    }
+
+    /// The backend's own timeout, within what the request as a whole may take.
+    fn deadline(&self, timeout: Duration) -> Instant {
+        (Instant::now() + timeout).min(self.started + self.snapshot.config.server.limits.request_timeout)
+    }
+
+    fn meta(&self, era: Era) -> Meta<'_> {
+        let modern = era == Era::Modern;
+        let streams = self.notices.is_some();
+        Meta {
+            modern,
+            progress_token: streams.then_some(1),
+            logs: streams && modern,
+            // Legacy servers validate `_meta` more strictly than they use it; the header reaches them anyway.
+            traceparent: self.trace.traceparent.to_str().ok().filter(|_| modern),
+        }
+    }
+
+    fn read<'r>(&self, member: &Member, reply: &'r Reply) -> Result<crate::mcp::members::Members<'r>, Stop> {
+        match Answer::read(&reply.body, reply.id) {
+            Some(Answer::Result(result)) => Ok(result),
+            Some(Answer::Error(error)) => Err(Stop::Refused(error::refuse(error, !self.names_unknown_tool()))),
+            None => {
+                let trouble = Trouble::Protocol("the answer is no JSON-RPC response to our request");
+                Err(Stop::Refused(refuse(&trouble, &member.backend)))
+            }
+        }
+    }
+
+    fn names_unknown_tool(&self) -> bool {
+        self.request.method.mcp == "tools/call" && self.request.name().is_some_and(|tool| !self.pool.knows_tool(tool))
+    }
+
+    /// The facts for the envelope.
+    pub fn facts<'m>(&self, member: &'m Member) -> Facts<'m> {
+        Facts { backend: member.backend.name(), elapsed: self.started.elapsed() }
+    }
+}
+
+/// Why a backend gave no answer for the caller.
+pub enum Stop {
+    /// Nothing was sent: another backend may be asked.
+    Elsewhere(Trouble),
+    Refused(Reject),
+}
+
+impl Stop {
+    pub fn of(trouble: Trouble, member: &Member) -> Self {
+        if may_go_elsewhere(&trouble) { Self::Elsewhere(trouble) } else { Self::Refused(refuse(&trouble, &member.backend)) }
+    }
+}
+
+impl From<Reject> for Stop {
+    fn from(reject: Reject) -> Self {
+        Self::Refused(reject)
+    }
+}
+
+/// The `Mcp-Param-*` headers that `arguments` call for.
+fn values(tool: &Tool, arguments: Option<&RawValue>) -> Vec<(String, String)> {
+    arguments.map(|raw| headers::values(&tool.params, raw)).unwrap_or_default()
+}
+
+fn is_header_mismatch(reply: &Reply) -> bool {
+    // Cheap to rule out: an error answer is short.
+    reply.body.len() < 4096
+        && matches!(Answer::read(&reply.body, reply.id), Some(Answer::Error(refusal)) if error::code(refusal) == error::HEADER_MISMATCH)
+}

@@ -1,0 +1,107 @@
+//! A REST call to a backend that speaks the REST form itself: handed on as one `POST /api/mcp/{server}`, its envelope
+//! rewritten so that `backend`, `response_time` and `cached` tell the truth about this gateway.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use pingora::http::RequestHeader;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::call::{Call, Done, Stop};
+use crate::mcp::members::Members;
+use crate::mcp::rest;
+use crate::observe::metrics::Outcome;
+use crate::reject::{Code, Reject};
+use crate::upstream::ask::{self, Trouble, Working, ending};
+use crate::upstream::pool::Member;
+
+/// The largest answer read into memory.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// The REST form as the middleware gets it.
+#[derive(Serialize)]
+struct Written<'a> {
+    method: &'a str,
+    params: Params<'a>,
+}
+
+struct Params<'a>(&'a Members<'a>, bool);
+
+impl Serialize for Params<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // The REST form's own word, whichever one the caller used.
+        let name = |name: &'_ str| if self.1 && name == "name" { "tool_name".to_owned() } else { name.to_owned() };
+        serializer.collect_map(self.0.0.iter().map(|(key, value)| (name(key), *value)))
+    }
+}
+
+/// Hands the call on.
+///
+/// # Errors
+/// Where to go from here.
+pub async fn forward(call: &Call<'_>, member: &Member) -> Result<Done, Stop> {
+    let backend = &member.backend;
+    let peer = backend.peer().ok_or(Stop::Elsewhere(Trouble::NotReady))?;
+    let body = written(call);
+    let head = head(call, member, body.len()).map_err(|e| Reject::new(Code::Internal, "the request cannot be written").because(e))?;
+    let working = Working::on(backend);
+    let started = Instant::now();
+    let sent = call.client.send(&peer, Box::new(head), body, backend.conf.timeout).await;
+    backend.meter.count(ending(&sent), started.elapsed());
+    let incoming = sent.map_err(|failure| Stop::of(failure.into(), member))?;
+    let status = incoming.status();
+    let answer = incoming.collect(MAX_ANSWER).await.map_err(|failure| Stop::of(failure.into(), member))?;
+    drop(working);
+    read(call, member, status, &answer)
+}
+
+fn written(call: &Call<'_>) -> Bytes {
+    let method = call.request.method;
+    let is_call = method.mcp == "tools/call";
+    let written = Written { method: method.rest.unwrap_or(method.mcp), params: Params(&call.request.params, is_call) };
+    serde_json::to_vec(&written).unwrap_or_default().into()
+}
+
+fn head(call: &Call<'_>, member: &Member, length: usize) -> pingora::Result<RequestHeader> {
+    let path = member.backend.path(&format!("/api/mcp/{}", call.pool.server));
+    let mut head = RequestHeader::build("POST", path.as_bytes(), Some(12))?;
+    head.insert_header(http::header::HOST, member.backend.authority.clone())?;
+    head.insert_header(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+    head.insert_header(http::header::ACCEPT, HeaderValue::from_static("application/json"))?;
+    head.insert_header(http::header::CONTENT_LENGTH, HeaderValue::from(length))?;
+    head.insert_header(http::header::USER_AGENT, HeaderValue::from_static(ask::AGENT))?;
+    head.insert_header("x-request-id", call.trace.request_id.clone())?;
+    head.insert_header("traceparent", call.trace.traceparent.clone())?;
+    if let Some(bearer) = &member.backend.bearer {
+        head.insert_header(http::header::AUTHORIZATION, bearer.clone())?;
+    }
+    Ok(head)
+}
+
+fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> Result<Done, Stop> {
+    let name = member.backend.name();
+    if status.is_success() {
+        let envelope = serde_json::from_slice::<Members<'_>>(answer).ok();
+        let failed = envelope.as_ref().is_some_and(rest::is_tool_error);
+        let body = envelope.and_then(|members| rest::middleware_envelope(&members, call.facts(member)));
+        let body = body.ok_or_else(|| Reject::new(Code::BackendFailed, format!("backend {name} answered without a `result`")))?;
+        let outcome = if failed { Outcome::ToolError } else { Outcome::Ok };
+        return Ok(Done { body, outcome, backend: name.to_owned() });
+    }
+    let code = match status.as_u16() {
+        400 => Code::InvalidParams,
+        401 | 403 => Code::BackendRefused,
+        404 => Code::UnknownName,
+        422 => Code::InputRequired,
+        504 => Code::BackendTimeout,
+        _ => Code::BackendFailed,
+    };
+    let reject = Reject::new(code, format!("backend {name} answered {status}"));
+    let told = serde_json::from_slice::<&RawValue>(answer).ok().filter(|raw| raw.get().len() < 4096);
+    Err(Stop::Refused(match told {
+        Some(raw) => reject.with_rpc_error(raw),
+        None => reject,
+    }))
+}

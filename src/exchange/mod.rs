@@ -1,0 +1,43 @@
+//! One upstream exchange, in the lane it needs: `call` asks an MCP server on behalf of a REST caller, `middleware` hands
+//! a REST call on to a backend that speaks REST itself, `native` opens a pass-through and `relay` carries its answer to
+//! the client. Everything sent upstream goes over Pingora's pooled `Connector` from inside `request_filter`: the whole
+//! body was judged before the first byte leaves, the status can follow the answer, every phase has a deadline, streams
+//! end cleanly on drain, and it costs less than Pingora's own proxy path.
+
+pub mod call;
+pub mod middleware;
+pub mod native;
+pub mod relay;
+
+use std::time::Duration;
+
+use crate::egress::Failure;
+use crate::reject::{Code, Reject};
+use crate::upstream::ask::Trouble;
+use crate::upstream::backend::Backend;
+
+/// What a client is told when a backend failed after it was given the request. Names the backend, never its address.
+pub fn refuse(trouble: &Trouble, backend: &Backend) -> Reject {
+    let name = backend.name();
+    let reject = match trouble {
+        Trouble::Failure(Failure::TimedOut) => {
+            let seconds = backend.conf.timeout.as_secs_f64();
+            Reject::new(Code::BackendTimeout, format!("backend {name} did not answer in time (timeout {seconds} s)"))
+        }
+        Trouble::Refused(_) => Reject::new(Code::BackendRefused, format!("backend {name} refused the gateway's credential")),
+        Trouble::NotReady | Trouble::Failure(Failure::NotSent(_)) => {
+            Reject::new(Code::NoHealthyBackend, format!("backend {name} cannot be reached")).retry_after(Duration::from_secs(1))
+        }
+        Trouble::Failure(_) | Trouble::SessionLost => {
+            Reject::new(Code::BackendFailed, format!("backend {name} broke off; the request may have been executed"))
+        }
+        Trouble::Status(status) => Reject::new(Code::BackendFailed, format!("backend {name} answered {status}")),
+        Trouble::Protocol(what) => Reject::new(Code::BackendFailed, format!("backend {name}: {what}")),
+    };
+    reject.because(trouble)
+}
+
+/// Whether another backend may be tried: only when nothing was sent.
+pub fn may_go_elsewhere(trouble: &Trouble) -> bool {
+    matches!(trouble, Trouble::NotReady | Trouble::Failure(Failure::NotSent(_)))
+}

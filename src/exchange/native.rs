@@ -1,0 +1,115 @@
+//! Opening a native pass-through: which backend, which headers, what to do when it cannot be reached. The body goes
+//! upstream byte for byte as it was judged.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
+
+use super::{may_go_elsewhere, refuse};
+use crate::egress::{Client, Incoming};
+use crate::mcp::headers;
+use crate::mcp::session::Session;
+use crate::reject::{Code, Reject, Verdict};
+use crate::upstream::ask::{Trace, Trouble, Working, ending};
+use crate::upstream::backend::Backend;
+use crate::upstream::pool::{Member, Pool, Want};
+
+/// A native request, judged.
+pub struct Native<'n> {
+    pub pool: &'n Pool,
+    pub method: &'n http::Method,
+    /// The client's headers.
+    pub headers: &'n HeaderMap,
+    pub body: Bytes,
+    /// The session it belongs to, which only its own backend can continue.
+    pub session: Option<&'n Session>,
+    pub trace: Trace<'n>,
+}
+
+/// An answer under way, and who gives it.
+pub struct Open<'c> {
+    pub incoming: Incoming<'c>,
+    pub backend: Arc<Backend>,
+}
+
+impl Native<'_> {
+    /// Sends the request and returns once the answer's header is there.
+    ///
+    /// # Errors
+    /// The refusal for the client.
+    pub async fn open<'c>(&self, client: &'c Client) -> Verdict<Open<'c>> {
+        match self.session {
+            Some(session) => self.resume(client, session).await,
+            None => self.choose(client).await,
+        }
+    }
+
+    async fn resume<'c>(&self, client: &'c Client, session: &Session) -> Verdict<Open<'c>> {
+        let gone = || Reject::new(Code::UnknownSession, "the backend of this session is gone; initialize again");
+        let member = self.pool.member(&session.backend).filter(|member| member.backend.is_healthy()).ok_or_else(gone)?;
+        self.send(client, member).await.map_err(|trouble| refuse(&trouble, &member.backend))
+    }
+
+    async fn choose<'c>(&self, client: &'c Client) -> Verdict<Open<'c>> {
+        let mut tried = Vec::new();
+        while let Some((index, member)) = self.pool.pick(Want::Native, &tried) {
+            match self.send(client, member).await {
+                Ok(open) => return Ok(open),
+                Err(trouble) if may_go_elsewhere(&trouble) => {
+                    log::warn!("backend {}: {trouble}; trying another", member.backend.name());
+                    tried.push(index);
+                }
+                Err(trouble) => return Err(refuse(&trouble, &member.backend)),
+            }
+        }
+        Err(Reject::no_healthy_backend(&self.pool.server))
+    }
+
+    async fn send<'c>(&self, client: &'c Client, member: &Member) -> Result<Open<'c>, Trouble> {
+        let backend = &member.backend;
+        let peer = backend.peer().ok_or(Trouble::NotReady)?;
+        let head = self.head(member).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
+        let _working = Working::on(backend);
+        let started = Instant::now();
+        let sent = client.send(&peer, Box::new(head), self.body.clone(), backend.conf.timeout).await;
+        backend.meter.count(ending(&sent), started.elapsed());
+        Ok(Open { incoming: sent?, backend: Arc::clone(backend) })
+    }
+
+    fn head(&self, member: &Member) -> pingora::Result<RequestHeader> {
+        let mut head = RequestHeader::build(self.method.clone(), member.path.as_bytes(), Some(16))?;
+        head.insert_header(header::HOST, member.backend.authority.clone())?;
+        for (name, value) in self.headers.iter().filter(|(name, _)| is_forwarded(name)) {
+            head.append_header(name.clone(), value.clone())?;
+        }
+        if *self.method == http::Method::POST {
+            head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+            head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()))?;
+        }
+        if let Some(session) = self.session {
+            head.insert_header(headers::SESSION, session.id.as_str())?;
+        }
+        if let Some(bearer) = &member.backend.bearer {
+            head.insert_header(header::AUTHORIZATION, bearer.clone())?;
+        }
+        head.insert_header("x-request-id", self.trace.request_id.clone())?;
+        head.insert_header("traceparent", self.trace.traceparent.clone())?;
+        Ok(head)
+    }
+}
+
+/// What of a client's headers goes upstream: what MCP and tracing need, by name. A list of what is let through cannot
+/// forget a credential, as lists of what is held back do; so `Authorization`, cookies, `Origin` and whatever else a
+/// client sends stays here.
+fn is_forwarded(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    match text {
+        "accept" | "accept-language" | "user-agent" | "last-event-id" | "tracestate" | "baggage" => true,
+        headers::SESSION => false,
+        _ => text.starts_with("mcp-"),
+    }
+}

@@ -1,0 +1,83 @@
+//! Carrying an upstream's answer to the client as it comes: nothing buffered, the client's departure noticed at once
+//! and passed on by closing the upstream connection, streams ended cleanly when the process closes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingora::protocols::http::ServerSession;
+
+use crate::egress::{Failure, Incoming};
+use crate::snapshot::Life;
+
+/// How a relay ended.
+#[derive(Debug)]
+pub enum End {
+    /// The whole answer reached the client.
+    Whole { bytes: usize },
+    /// We are closing: the stream was ended cleanly before its time.
+    Closed { bytes: usize },
+    /// The client went away.
+    ClientGone { bytes: usize },
+    /// The backend broke off within the answer; the client's connection must be cut, so that it does not take the part
+    /// for the whole.
+    Cut { bytes: usize, cause: String },
+}
+
+impl End {
+    pub const fn bytes(&self) -> usize {
+        match self {
+            Self::Whole { bytes } | Self::Closed { bytes } | Self::ClientGone { bytes } | Self::Cut { bytes, .. } => *bytes,
+        }
+    }
+}
+
+/// What happened next.
+enum Next {
+    Chunk(Result<Option<Bytes>, Failure>),
+    Gone,
+    Closing,
+}
+
+/// Relays a body whose header has been written; `idle` is the longest silence allowed.
+pub async fn stream(client: &mut ServerSession, mut incoming: Incoming<'_>, idle: Duration, life: &Life) -> End {
+    incoming.set_wait(idle);
+    let mut bytes = 0;
+    let closing = life.closing();
+    tokio::pin!(closing);
+    loop {
+        let next = tokio::select! {
+            biased;
+            chunk = incoming.chunk() => Next::Chunk(chunk),
+            () = departure(client) => Next::Gone,
+            () = &mut closing => Next::Closing,
+        };
+        match next {
+            Next::Chunk(Ok(Some(chunk))) => {
+                bytes += chunk.len();
+                if client.write_response_body(chunk, false).await.is_err() {
+                    return End::ClientGone { bytes };
+                }
+            }
+            Next::Chunk(Ok(None)) => {
+                incoming.finish().await;
+                return finish(client, bytes, |bytes| End::Whole { bytes }).await;
+            }
+            Next::Chunk(Err(failure)) => return End::Cut { bytes, cause: failure.to_string() },
+            Next::Gone => return End::ClientGone { bytes },
+            Next::Closing => return finish(client, bytes, |bytes| End::Closed { bytes }).await,
+        }
+    }
+}
+
+async fn finish(client: &mut ServerSession, bytes: usize, end: impl FnOnce(usize) -> End) -> End {
+    match client.write_response_body(Bytes::new(), true).await {
+        Ok(()) => end(bytes),
+        Err(_) => End::ClientGone { bytes },
+    }
+}
+
+/// Completes when the client has gone. The request's body has been read to its end; a pipelined next request is set
+/// aside by Pingora and is no departure.
+pub async fn departure(client: &mut ServerSession) {
+    while let Ok(Some(_)) = client.read_body_or_idle(true).await {}
+}

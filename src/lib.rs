@@ -1,0 +1,41 @@
+//! mcp-gateway: one entry point in front of a company's MCP servers, on Cloudflare Pingora.
+//!
+//! # Reading order
+//! `proxy::admit` is the page that says what is asked of every request. From there: `route` and `access` (where to, from
+//! where), `mcp` (what the bytes mean), `exchange` (asking a backend), `upstream` (who the backends are and how they
+//! are), `snapshot` (what a request is served by), `config` (what the operator wrote), `bootstrap` (how it all starts,
+//! reloads and stops), `sidecar` (what we tell about ourselves).
+//!
+//! # Layers
+//! Imports point down only; `tests/layers.rs` holds us to it.
+//! ```text
+//! 5  bootstrap  demo
+//! 4  proxy      sidecar
+//! 3  exchange
+//! 2  snapshot
+//! 1  access  route  upstream
+//! 0  call  reject  page  config  egress  observe  mcp
+//! ```
+//!
+//! # Words
+//! *Downstream* and *upstream* are directions. A **server** is an MCP server, our process is the **gateway**, a
+//! **backend** is one instance that serves servers, a **pool** is a server's backends, a **peer** is what Pingora dials.
+//! The **era** of a message is legacy (with sessions) or modern (stateless, 2026-07-28). A **lane** is how a request is
+//! served: passed through, translated, or answered from what is known.
+
+pub mod access;
+pub mod bootstrap;
+pub mod call;
+pub mod config;
+pub mod demo;
+pub mod egress;
+pub mod exchange;
+pub mod mcp;
+pub mod observe;
+pub mod page;
+pub mod proxy;
+pub mod reject;
+pub mod route;
+pub mod sidecar;
+pub mod snapshot;
+pub mod upstream;

@@ -1,0 +1,162 @@
+//! The `Mcp-*` request headers of revision 2026-07-28: what they must say about a body, and how a value that does not
+//! fit into a header is written (`=?base64?…?=`).
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::call::{Call, Era};
+use crate::reject::{Code, Reject, Verdict};
+
+pub const VERSION: &str = "mcp-protocol-version";
+pub const METHOD: &str = "mcp-method";
+pub const NAME: &str = "mcp-name";
+pub const SESSION: &str = "mcp-session-id";
+const PARAM_PREFIX: &str = "Mcp-Param-";
+
+/// The revision the headers claim.
+pub fn version(headers: &HeaderMap) -> Option<&str> {
+    headers.get(VERSION)?.to_str().ok()
+}
+
+/// The era of a request: by its header, or by what the body claims.
+pub fn era(headers: &HeaderMap, body_version: Option<&str>) -> Era {
+    version(headers).or(body_version).map_or(Era::Legacy, super::era_of)
+}
+
+/// Refuses a modern request whose headers tell another story than its body. Legacy requests are judged by the body alone,
+/// since no legacy server looks at these headers.
+///
+/// # Errors
+/// `header_mismatch` naming the header.
+pub fn agree(headers: &HeaderMap, call: &Call<'_>) -> Verdict<()> {
+    expect(headers, METHOD, &call.method)?;
+    match &call.name {
+        Some(name) => expect(headers, NAME, name),
+        None => Ok(()),
+    }
+}
+
+fn expect(headers: &HeaderMap, header: &'static str, body: &str) -> Verdict<()> {
+    let mut values = headers.get_all(header).iter();
+    // A missing header is the backend's to refuse: it alone knows which methods need which header.
+    let Some(value) = values.next() else { return Ok(()) };
+    let same = values.next().is_none() && decode(value.as_bytes()).is_some_and(|text| text == body);
+    if same { Ok(()) } else { Err(Reject::new(Code::HeaderMismatch, format!("header {header} does not match the request body"))) }
+}
+
+/// The text a header value stands for; `None` if it is not valid.
+pub fn decode(value: &[u8]) -> Option<Cow<'_, str>> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    let Some(encoded) = text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
+        return Some(Cow::Borrowed(text));
+    };
+    String::from_utf8(STANDARD.decode(encoded).ok()?).ok().map(Cow::Owned)
+}
+
+/// Writes `text` as a header value, encoded where a header could not carry it as it is.
+pub fn encode(text: &str) -> Cow<'_, str> {
+    let plain = text.bytes().all(|b| matches!(b, 0x20..=0x7e)) && text.trim() == text && !text.starts_with("=?base64?");
+    if plain { Cow::Borrowed(text) } else { Cow::Owned(format!("=?base64?{}?=", STANDARD.encode(text))) }
+}
+
+/// A tool argument that must also travel as a header (`x-mcp-header` in the tool's input schema).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Param {
+    /// Path of property names from the root of the arguments.
+    pub property: Vec<String>,
+    /// The header, `Mcp-Param-…`.
+    pub header: String,
+}
+
+#[derive(Deserialize)]
+struct Schema {
+    #[serde(default)]
+    properties: std::collections::BTreeMap<String, Schema>,
+    #[serde(rename = "x-mcp-header")]
+    header: Option<String>,
+}
+
+/// The annotated properties of an input schema; a schema of an unexpected shape has none.
+pub fn params(schema: &RawValue) -> Vec<Param> {
+    let mut found = Vec::new();
+    if let Ok(schema) = serde_json::from_str::<Schema>(schema.get()) {
+        collect(&schema, &mut Vec::new(), &mut found);
+    }
+    found
+}
+
+fn collect(schema: &Schema, path: &mut Vec<String>, found: &mut Vec<Param>) {
+    for (name, property) in &schema.properties {
+        path.push(name.clone());
+        if let Some(suffix) = property.header.as_deref().filter(|text| is_token(text)) {
+            found.push(Param { property: path.clone(), header: format!("{PARAM_PREFIX}{suffix}") });
+        }
+        collect(property, path, found);
+        path.pop();
+    }
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// The header values `arguments` call for.
+pub fn values(params: &[Param], arguments: &RawValue) -> Vec<(String, String)> {
+    params.iter().filter_map(|param| Some((param.header.clone(), lookup(arguments, &param.property)?))).collect()
+}
+
+fn lookup(arguments: &RawValue, path: &[String]) -> Option<String> {
+    let (first, rest) = path.split_first()?;
+    let object: std::collections::HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(arguments.get()).ok()?;
+    let value = object.get(first.as_str())?;
+    if rest.is_empty() { primitive(value) } else { lookup(value, rest) }
+}
+
+fn primitive(value: &RawValue) -> Option<String> {
+    match value.get().as_bytes().first()? {
+        b'"' => serde_json::from_str::<String>(value.get()).ok().map(|text| encode(&text).into_owned()),
+        b'{' | b'[' | b'n' => None,
+        _ => Some(value.get().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_survive_encoding() {
+        for text in ["plain", " padded", "ümlaut", "line\nbreak", "=?base64?x?=", ""] {
+            assert_eq!(decode(encode(text).as_bytes()).unwrap(), text);
+        }
+        assert!(decode(b"=?base64?***?=").is_none());
+    }
+
+    #[test]
+    fn a_header_must_tell_what_the_body_does() {
+        let call = Call { method: "tools/call".into(), name: Some("a".into()) };
+        let mut headers = HeaderMap::new();
+        assert!(agree(&headers, &call).is_ok());
+        headers.insert(METHOD, "tools/call".parse().unwrap());
+        headers.insert(NAME, "=?base64?YQ==?=".parse().unwrap());
+        assert!(agree(&headers, &call).is_ok());
+        headers.append(NAME, "b".parse().unwrap());
+        assert_eq!(agree(&headers, &call).unwrap_err().code, Code::HeaderMismatch);
+    }
+
+    #[test]
+    fn annotated_arguments_become_headers() {
+        let schema = r#"{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"},
+            "deep":{"type":"object","properties":{"n":{"type":"integer","x-mcp-header":"N"}}},"evil":{"x-mcp-header":"a\r\nb"}}}"#;
+        let params = params(&RawValue::from_string(schema.into()).unwrap());
+        let arguments = RawValue::from_string(r#"{"region":"Zürich","deep":{"n":4}}"#.into()).unwrap();
+        let mut values = values(&params, &arguments);
+        values.sort();
+        assert_eq!(values, [("Mcp-Param-N".into(), "4".into()), ("Mcp-Param-Region".into(), "=?base64?WsO8cmljaA==?=".into())]);
+    }
+}

@@ -1,0 +1,24 @@
+//! The protocol without I/O: bytes in, messages out; no socket, no clock. What the revisions differ in is decided here
+//! and nowhere else: `message` (JSON-RPC), `method` (one table), `headers` (`Mcp-*`), `sse` (event streams), `session`
+//! (sealed session ids), `rest` (the REST form), `error` (what a server's error means to a REST caller).
+
+pub mod error;
+pub mod headers;
+pub mod members;
+pub mod message;
+pub mod method;
+pub mod rest;
+pub mod session;
+pub mod sse;
+
+use crate::call::Era;
+
+/// The stateless revision.
+pub const MODERN: &str = "2026-07-28";
+/// The newest revision with sessions; what we offer in `initialize`.
+pub const LEGACY: &str = "2025-11-25";
+
+/// The era of a revision date; revisions order as text.
+pub fn era_of(version: &str) -> Era {
+    if version >= MODERN { Era::Modern } else { Era::Legacy }
+}

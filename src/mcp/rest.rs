@@ -1,0 +1,420 @@
+//! The REST form and its translation: `{"method","params"}` in, JSON-RPC to the server, an envelope out. Whatever the
+//! gateway does not need to understand is carried as the bytes it came in.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::members::Members;
+use super::message::explain;
+use super::method::{self, Method, Named};
+use crate::call::Call;
+use crate::reject::{Code, Reject, Verdict, clip};
+
+/// Requests one batch may hold.
+pub const MAX_BATCH: usize = 100;
+
+/// Members of an MCP result that concern the protocol, not the caller.
+const BOOKKEEPING: &[&str] = &["nextCursor", "resultType", "ttlMs", "cacheScope"];
+
+/// Which shape of answer the caller asked for by the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `/api/mcp/…` and `/api/v1/mcp/…`: the content itself, whole lists.
+    V1,
+    /// `/api/v2/mcp/…`: the whole MCP result, one page at a time.
+    V2,
+}
+
+#[derive(Deserialize)]
+struct Written<'b> {
+    #[serde(borrow)]
+    method: Cow<'b, str>,
+    #[serde(borrow, default)]
+    params: Option<Members<'b>>,
+}
+
+/// One REST request, understood.
+#[derive(Debug, Clone)]
+pub struct Request<'b> {
+    pub method: &'static Method,
+    /// The MCP params, `tool_name` already called `name`.
+    pub params: Members<'b>,
+    name: Option<Cow<'b, str>>,
+}
+
+/// What one REST POST carries. Each element of a batch stands or falls alone.
+#[derive(Debug)]
+pub enum Payload<'b> {
+    One(Request<'b>),
+    Batch(Vec<Verdict<Request<'b>>>),
+}
+
+impl<'b> Payload<'b> {
+    /// Reads a REST body.
+    ///
+    /// # Errors
+    /// `parse_error`, `invalid_request`, `unknown_method` or `invalid_params`, naming the member at fault.
+    pub fn read(body: &'b [u8]) -> Verdict<Self> {
+        if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'[') {
+            return Request::read(body).map(Payload::One);
+        }
+        let elements: Vec<&'b RawValue> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
+        if elements.is_empty() || elements.len() > MAX_BATCH {
+            return Err(Reject::new(Code::InvalidRequest, format!("a batch has 1 to {MAX_BATCH} requests")));
+        }
+        Ok(Self::Batch(elements.into_iter().map(|element| Request::read(element.get().as_bytes())).collect()))
+    }
+}
+
+impl<'b> Request<'b> {
+    /// A request without params.
+    pub fn bare(method: &'static Method) -> Self {
+        Self { method, params: Members::default(), name: None }
+    }
+
+    fn read(body: &'b [u8]) -> Verdict<Self> {
+        let written: Written<'b> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
+        let Some(method) = method::find_rest(&written.method) else {
+            return Err(Reject::new(Code::UnknownMethod, format!("unknown method `{}`", clip(&written.method))));
+        };
+        let mut params = written.params.unwrap_or_default();
+        if method.mcp == "tools/call" {
+            rename(&mut params, "tool_name", "name")?;
+        }
+        let name = named(method, &params, &written.method)?;
+        Ok(Self { method, params, name })
+    }
+
+    /// What is asked.
+    pub fn call(&self) -> Call<'_> {
+        Call { method: Cow::Borrowed(self.method.mcp), name: self.name.as_deref().map(Cow::Borrowed) }
+    }
+
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The JSON-RPC request for the server. `cursor` replaces the caller's; `meta` is laid over the caller's `_meta`.
+    pub fn encode(&self, id: u64, cursor: Option<&str>, meta: &Meta<'_>) -> Vec<u8> {
+        let body = Rpc { jsonrpc: "2.0", id, method: self.method.mcp, params: Params { request: self, cursor, meta } };
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+}
+
+fn rename<'b>(params: &mut Members<'b>, from: &str, to: &'static str) -> Verdict<()> {
+    let both = params.get(from).is_some() && params.get(to).is_some();
+    if both {
+        return Err(Reject::new(Code::InvalidParams, format!("give either `params.{from}` or `params.{to}`, not both")));
+    }
+    if let Some((name, _)) = params.0.iter_mut().find(|(name, _)| name == from) {
+        *name = Cow::Borrowed(to);
+    }
+    Ok(())
+}
+
+fn named<'b>(method: &Method, params: &Members<'b>, word: &str) -> Verdict<Option<Cow<'b, str>>> {
+    let member = match method.named {
+        Named::Nothing => return Ok(None),
+        Named::Name => "name",
+        Named::Uri => "uri",
+        Named::TaskId => "taskId",
+    };
+    let shown = if word == "call_tool" { "tool_name" } else { member };
+    match params.text(member) {
+        Some(text) if !text.is_empty() => Ok(Some(text)),
+        _ => Err(Reject::new(Code::InvalidParams, format!("`params.{shown}` is missing or not text"))),
+    }
+}
+
+/// What we add to `params._meta`.
+#[derive(Debug, Default)]
+pub struct Meta<'a> {
+    /// Modern era: the revision, our name and our (empty) client capabilities.
+    pub modern: bool,
+    /// Asks for progress notifications.
+    pub progress_token: Option<u64>,
+    /// Modern era: asks for log notifications.
+    pub logs: bool,
+    pub traceparent: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Rpc<'a> {
+    jsonrpc: &'static str,
+    id: u64,
+    method: &'static str,
+    params: Params<'a>,
+}
+
+struct Params<'a> {
+    request: &'a Request<'a>,
+    cursor: Option<&'a str>,
+    meta: &'a Meta<'a>,
+}
+
+impl Serialize for Params<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in &self.request.params.0 {
+            if name != "_meta" && !(name == "cursor" && self.cursor.is_some()) {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        if let Some(cursor) = self.cursor {
+            map.serialize_entry("cursor", cursor)?;
+        }
+        let callers = self.request.params.get("_meta");
+        if callers.is_some() || !self.meta.is_empty() {
+            map.serialize_entry("_meta", &MergedMeta { callers, ours: self.meta })?;
+        }
+        map.end()
+    }
+}
+
+impl Meta<'_> {
+    fn is_empty(&self) -> bool {
+        !self.modern && self.progress_token.is_none() && !self.logs && self.traceparent.is_none()
+    }
+}
+
+struct MergedMeta<'a> {
+    callers: Option<&'a RawValue>,
+    ours: &'a Meta<'a>,
+}
+
+/// Members of `_meta` that say who the client is; towards the server that is us.
+const OURS: &str = "io.modelcontextprotocol/";
+
+impl Serialize for MergedMeta<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let callers = self.callers.and_then(|raw| serde_json::from_str::<Members<'_>>(raw.get()).ok()).unwrap_or_default();
+        let mut map = serializer.serialize_map(None)?;
+        let replaced = |name: &str| name.starts_with(OURS) || name == "traceparent" || name == "progressToken";
+        for (name, value) in callers.0.iter().filter(|(name, _)| !replaced(name)) {
+            map.serialize_entry(name, value)?;
+        }
+        if self.ours.modern {
+            map.serialize_entry("io.modelcontextprotocol/protocolVersion", super::MODERN)?;
+            map.serialize_entry("io.modelcontextprotocol/clientInfo", &OurName::default())?;
+            map.serialize_entry("io.modelcontextprotocol/clientCapabilities", &Empty {})?;
+        }
+        if self.ours.logs {
+            map.serialize_entry("io.modelcontextprotocol/logLevel", "debug")?;
+        }
+        if let Some(token) = self.ours.progress_token {
+            map.serialize_entry("progressToken", &token)?;
+        }
+        if let Some(traceparent) = self.ours.traceparent {
+            map.serialize_entry("traceparent", traceparent)?;
+        }
+        map.end()
+    }
+}
+
+/// How we introduce ourselves to servers.
+#[derive(Serialize)]
+pub struct OurName {
+    name: &'static str,
+    version: &'static str,
+}
+
+impl Default for OurName {
+    fn default() -> Self {
+        Self { name: "mcp-gateway", version: env!("CARGO_PKG_VERSION") }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Empty {}
+
+/// One page of a list result.
+pub struct Page<'b> {
+    /// The array as it was written.
+    pub whole: &'b str,
+    /// The items, without the brackets.
+    pub items: &'b str,
+    pub next: Option<Cow<'b, str>>,
+}
+
+/// Reads one page of a list result.
+///
+/// # Errors
+/// `backend_failed` if the result is not a list result of this method.
+pub fn page<'b>(method: &Method, result: &Members<'b>) -> Verdict<Page<'b>> {
+    let broken = || Reject::new(Code::BackendFailed, format!("the MCP server's answer to {} is no list result", method.mcp));
+    let whole = method.result.and_then(|name| result.get(name)).map_or("[]", RawValue::get);
+    let items = whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or_else(broken)?;
+    Ok(Page { whole, items: items.trim(), next: result.text("nextCursor") })
+}
+
+/// The facts of an answer that the envelope tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    pub backend: &'a str,
+    pub elapsed: Duration,
+}
+
+/// The answer to a REST caller for one whole MCP result.
+///
+/// # Errors
+/// `input_required` if the result is not complete (MRTR).
+pub fn envelope(form: Form, method: &Method, result: &Members<'_>, facts: Facts<'_>) -> Verdict<Vec<u8>> {
+    if result.text("resultType").is_some_and(|kind| kind != "complete") {
+        let detail = "the server asks for input before it can answer; use a native MCP client on /mcp/{server}";
+        return Err(Reject::new(Code::InputRequired, detail));
+    }
+    let size: usize = result.0.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum();
+    let mut out = Vec::with_capacity(size + 128);
+    out.extend_from_slice(b"{\"result\":");
+    let main = method.result.filter(|_| form == Form::V1);
+    match main {
+        Some(name) => out.extend_from_slice(result.get(name).map_or("null", RawValue::get).as_bytes()),
+        None => whole(&mut out, result),
+    }
+    tell(&mut out, facts);
+    if main.is_some() {
+        for (name, value) in &result.0 {
+            if Some(name.as_ref()) != main && !BOOKKEEPING.contains(&name.as_ref()) && !ENVELOPE.contains(&name.as_ref()) {
+                out.push(b',');
+                member(&mut out, name, value);
+            }
+        }
+    }
+    out.push(b'}');
+    Ok(out)
+}
+
+fn whole(out: &mut Vec<u8>, result: &Members<'_>) {
+    out.push(b'{');
+    for (i, (name, value)) in result.0.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        member(out, name, value);
+    }
+    out.push(b'}');
+}
+
+/// Whether a tool reported failure.
+pub fn is_tool_error(result: &Members<'_>) -> bool {
+    result.get("isError").is_some_and(|flag| flag.get() == "true")
+}
+
+/// The names the envelope itself uses.
+const ENVELOPE: &[&str] = &["result", "backend", "response_time", "cached"];
+
+/// The answer for a list gathered from several pages, `items` being the pages' items joined by commas.
+pub fn list_envelope(items: &str, facts: Facts<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(items.len() + 128);
+    out.extend_from_slice(b"{\"result\":[");
+    out.extend_from_slice(items.as_bytes());
+    out.push(b']');
+    tell(&mut out, facts);
+    out.push(b'}');
+    out
+}
+
+/// The envelope of a result that is already written, with whatever else its sender put beside it.
+pub fn middleware_envelope(answer: &Members<'_>, facts: Facts<'_>) -> Option<Vec<u8>> {
+    let result = answer.get("result")?;
+    let mut out = Vec::with_capacity(result.get().len() + 128);
+    out.extend_from_slice(b"{\"result\":");
+    out.extend_from_slice(result.get().as_bytes());
+    tell(&mut out, facts);
+    for (name, value) in answer.0.iter().filter(|(name, _)| !ENVELOPE.contains(&name.as_ref())) {
+        out.push(b',');
+        member(&mut out, name, value);
+    }
+    out.push(b'}');
+    Some(out)
+}
+
+fn tell(out: &mut Vec<u8>, facts: Facts<'_>) {
+    use std::io::Write as _;
+    // Backend names are of a JSON-safe alphabet (checked with the configuration).
+    let _ = write!(out, ",\"backend\":\"{}\",\"response_time\":{:.6},\"cached\":false", facts.backend, facts.elapsed.as_secs_f64());
+}
+
+fn member(out: &mut Vec<u8>, name: &str, value: &RawValue) {
+    let _ = serde_json::to_writer(&mut *out, name);
+    out.push(b':');
+    out.extend_from_slice(value.get().as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FACTS: Facts<'static> = Facts { backend: "primary", elapsed: Duration::from_millis(245) };
+
+    fn one(body: &str) -> Verdict<String> {
+        match Payload::read(body.as_bytes())? {
+            Payload::One(request) => Ok(String::from_utf8(request.encode(9, None, &Meta::default())).unwrap()),
+            Payload::Batch(_) => panic!("not a batch"),
+        }
+    }
+
+    fn members(text: &str) -> Members<'_> {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_call_becomes_json_rpc_with_its_arguments_untouched() {
+        let rpc = one(r#"{"method":"call_tool","params":{"tool_name":"read_file","arguments":{"n": 1.0e0,"s":"\u00e9"}}}"#).unwrap();
+        assert_eq!(
+            rpc,
+            r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"read_file","arguments":{"n": 1.0e0,"s":"\u00e9"}}}"#
+        );
+        assert!(one(r#"{"method":"tools/call","params":{"name":"x"}}"#).unwrap().contains(r#""name":"x""#));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let detail = |body: &str| one(body).unwrap_err().detail.into_owned();
+        assert!(detail(r#"{"method":"call_tool"}"#).contains("params.tool_name"));
+        assert!(detail(r#"{"method":"read_resource","params":{"uri":5}}"#).contains("params.uri"));
+        assert!(detail(r#"{"method":"call_tool","params":{"tool_name":"a","name":"b"}}"#).contains("not both"));
+        assert!(detail(r#"{"method":"call_tool","params":{"tool_name":"a","tool_name":"b"}}"#).contains("duplicate"));
+        assert!(detail(r#"{"method":"initialize"}"#).contains("unknown method"));
+        assert_eq!(one("{").unwrap_err().code, Code::ParseError);
+        assert_eq!(one("7").unwrap_err().code, Code::InvalidRequest);
+    }
+
+    #[test]
+    fn our_meta_is_laid_over_the_callers() {
+        let body = br#"{"method":"ping","params":{"_meta":{"mine":1,"progressToken":"x","io.modelcontextprotocol/clientInfo":"forged"}}}"#;
+        let Payload::One(request) = Payload::read(body).unwrap() else { panic!() };
+        let meta = Meta { modern: true, progress_token: Some(3), ..Meta::default() };
+        let rpc = String::from_utf8(request.encode(1, None, &meta)).unwrap();
+        assert!(rpc.contains(r#""mine":1"#) && rpc.contains(r#""progressToken":3"#) && !rpc.contains("forged"), "{rpc}");
+    }
+
+    #[test]
+    fn unknown_members_of_a_result_survive() {
+        let text = r#"{"content":[{"type":"text","text":"hi","x":[1]}],"isError":true,"future":{"a":1},"resultType":"complete"}"#;
+        let result = members(text);
+        let method = method::find("tools/call").unwrap();
+        let v1 = String::from_utf8(envelope(Form::V1, method, &result, FACTS).unwrap()).unwrap();
+        assert_eq!(
+            v1,
+            r#"{"result":[{"type":"text","text":"hi","x":[1]}],"backend":"primary","response_time":0.245000,"cached":false,"isError":true,"future":{"a":1}}"#
+        );
+        let v2 = String::from_utf8(envelope(Form::V2, method, &result, FACTS).unwrap()).unwrap();
+        assert!(v2.starts_with(&format!("{{\"result\":{text}")));
+        let asks = members(r#"{"resultType":"input_required","inputRequests":{}}"#);
+        assert_eq!(envelope(Form::V2, method, &asks, FACTS).unwrap_err().code, Code::InputRequired);
+    }
+
+    #[test]
+    fn pages_give_their_items_and_cursor() {
+        let method = method::find("tools/list").unwrap();
+        let result = members(r#"{"tools":[ {"name":"a"} ],"nextCursor":""}"#);
+        let page = page(method, &result).unwrap();
+        assert_eq!((page.items, page.next.as_deref()), (r#"{"name":"a"}"#, Some("")), "the empty cursor is a cursor");
+        assert!(super::page(method, &members(r#"{"tools":5}"#)).is_err());
+    }
+}

@@ -1,0 +1,170 @@
+//! Server-sent events: a decoder that takes bytes at any boundary, and an encoder. Only `data` and `event` matter to us;
+//! comments, ids and retries are the sender's business (WHATWG HTML, "Server-sent events").
+
+use bytes::{Buf, BytesMut};
+
+/// One event; `data` lines are joined by newlines. Priming events have empty data.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Event {
+    pub name: String,
+    pub data: Vec<u8>,
+}
+
+/// Splits a byte stream into events.
+#[derive(Debug)]
+pub struct Decoder {
+    buffer: BytesMut,
+    /// How far `buffer` was searched for a line end, so that a long line is not scanned again with every chunk.
+    scanned: usize,
+    event: Event,
+    started: bool,
+    has_data: bool,
+    limit: usize,
+}
+
+/// An event grew beyond the limit.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
+impl Decoder {
+    /// `limit` bounds one event, in bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { buffer: BytesMut::new(), scanned: 0, event: Event::default(), started: false, has_data: false, limit }
+    }
+
+    pub fn push(&mut self, chunk: &[u8]) {
+        self.buffer.extend_from_slice(chunk);
+        if !self.started && self.buffer.len() >= 3 {
+            self.started = true;
+            if self.buffer.starts_with(b"\xef\xbb\xbf") {
+                self.buffer.advance(3);
+            }
+        }
+    }
+
+    /// The next whole event.
+    ///
+    /// # Errors
+    /// [`TooLarge`] when what is pending exceeds the limit; the stream cannot go on.
+    pub fn next(&mut self) -> Result<Option<Event>, TooLarge> {
+        // Fewer bytes may be the beginning of a byte order mark, and are no event in any case.
+        if !self.started {
+            return Ok(None);
+        }
+        while let Some(line) = self.line() {
+            if line.is_empty() {
+                let event = std::mem::take(&mut self.event);
+                if std::mem::take(&mut self.has_data) {
+                    return Ok(Some(event));
+                }
+            } else {
+                self.field(&line);
+            }
+        }
+        if self.buffer.len() + self.event.data.len() > self.limit { Err(TooLarge) } else { Ok(None) }
+    }
+
+    /// One line without its end, which is LF, CRLF or CR. A CR at the very end waits for a possible LF.
+    fn line(&mut self) -> Option<BytesMut> {
+        let found = self.buffer[self.scanned..].iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let Some(end) = found.map(|at| at + self.scanned) else {
+            self.scanned = self.buffer.len();
+            return None;
+        };
+        let width = match (self.buffer[end], self.buffer.get(end + 1)) {
+            (b'\r', Some(b'\n')) => 2,
+            (b'\r', None) => {
+                self.scanned = end;
+                return None;
+            }
+            _ => 1,
+        };
+        self.scanned = 0;
+        let line = self.buffer.split_to(end);
+        self.buffer.advance(width);
+        Some(line)
+    }
+
+    fn field(&mut self, line: &[u8]) {
+        let (name, value) = match line.iter().position(|byte| *byte == b':') {
+            Some(at) => (&line[..at], line[at + 1..].strip_prefix(b" ").unwrap_or(&line[at + 1..])),
+            None => (line, &line[line.len()..]),
+        };
+        match name {
+            b"data" => {
+                if self.has_data {
+                    self.event.data.push(b'\n');
+                }
+                self.has_data = true;
+                self.event.data.extend_from_slice(value);
+            }
+            b"event" => self.event.name = String::from_utf8_lossy(value).into_owned(),
+            _ => {}
+        }
+    }
+}
+
+/// Writes one event. `data` is JSON on a single line as our serializer makes it; a stray line break would end the field,
+/// so each line gets its own.
+pub fn encode(name: &str, data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(data.len() + name.len() + 24);
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    for line in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        out.extend_from_slice(b"\ndata: ");
+        out.extend_from_slice(line);
+    }
+    out.extend_from_slice(b"\n\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STREAM: &[u8] = b"\xef\xbb\xbf: hello\n\nid: 1\ndata:\n\nevent: message\r\ndata: {\"a\":\rdata: 1}\n\nretry: 5\n\ndata:x\n\n";
+
+    fn events(chunks: impl IntoIterator<Item = Vec<u8>>) -> Vec<Event> {
+        let mut decoder = Decoder::new(1 << 20);
+        let mut found = Vec::new();
+        for chunk in chunks {
+            decoder.push(&chunk);
+            while let Some(event) = decoder.next().unwrap() {
+                found.push(event);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_stream_is_a_list_of_events() {
+        let data: Vec<_> = events([STREAM.to_vec()]).into_iter().map(|event| (event.name, event.data)).collect();
+        let expected = [("", ""), ("message", "{\"a\":\n1}"), ("", "x")];
+        assert_eq!(data, expected.map(|(name, data)| (name.to_owned(), data.as_bytes().to_vec())));
+    }
+
+    #[test]
+    fn an_endless_event_is_cut() {
+        let mut decoder = Decoder::new(10);
+        decoder.push(b"data: 12345678901");
+        assert_eq!(decoder.next(), Err(TooLarge));
+    }
+
+    proptest! {
+        #[test]
+        fn chunk_boundaries_do_not_matter(cuts in proptest::collection::vec(0..STREAM.len(), 0..8)) {
+            let mut cuts = cuts;
+            cuts.extend([0, STREAM.len()]);
+            cuts.sort_unstable();
+            let chunks = cuts.windows(2).map(|cut| STREAM[cut[0]..cut[1]].to_vec());
+            prop_assert_eq!(events(chunks), events([STREAM.to_vec()]));
+        }
+
+        #[test]
+        fn what_is_encoded_is_decoded(data in "[^\r\n]{0,40}") {
+            let encoded = encode("message", data.as_bytes());
+            prop_assert_eq!(events([encoded]), vec![Event { name: "message".into(), data: data.into_bytes() }]);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Every metric of the gateway, one field each. Label values come from configuration and catalogue names only, so that
+//! no client can make series. Hot paths keep handles (`Meter`, `BackendMeter`), because looking one up by labels costs
+//! more than counting.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Upper bounds of latency buckets, in seconds.
+const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Upper bounds of size buckets, in bytes.
+const BYTES: &[f64] = &[256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
+
+/// How an MCP request ended, as the `outcome` label says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Ok,
+    /// The tool ran and reported failure (`isError`).
+    ToolError,
+    /// The server answered with a JSON-RPC error.
+    ServerError,
+    /// We refused it.
+    Refused,
+    /// The backend failed.
+    Failed,
+}
+
+impl Outcome {
+    const ALL: [Self; 5] = [Self::Ok, Self::ToolError, Self::ServerError, Self::Refused, Self::Failed];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ToolError => "tool_error",
+            Self::ServerError => "server_error",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The registry and its families.
+pub struct Metrics {
+    registry: Registry,
+    pub http_requests: IntCounterVec,
+    pub http_duration: HistogramVec,
+    mcp_requests: IntCounterVec,
+    mcp_duration: HistogramVec,
+    mcp_size: HistogramVec,
+    backend_up: IntGaugeVec,
+    backend_requests: IntCounterVec,
+    backend_time: HistogramVec,
+    backend_in_flight: IntGaugeVec,
+    pub reloads: IntCounterVec,
+    pub last_reload: IntGauge,
+    pub open_streams: IntGauge,
+    pub connections: IntGauge,
+    pub connections_refused: IntCounter,
+}
+
+impl Metrics {
+    /// # Panics
+    /// If two families share a name, which the test below rules out.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        register(r, prometheus::process_collector::ProcessCollector::for_self());
+        Self {
+            http_requests: counters(r, "http_requests_total", "Requests answered.", &["method", "route", "status"]),
+            http_duration: histograms(r, "http_request_duration_seconds", "Time to the end of the answer.", &["route"], SECONDS),
+            mcp_requests: counters(r, "mcp_requests_total", "MCP requests by outcome.", &["server", "method", "tool", "outcome"]),
+            mcp_duration: histograms(r, "mcp_request_duration_seconds", "Time of MCP requests.", &["server", "method", "tool"], SECONDS),
+            mcp_size: histograms(r, "mcp_response_size_bytes", "Size of MCP answers.", &["server", "tool"], BYTES),
+            backend_up: gauges(r, "backend_up", "1 while the backend passes its health checks.", &["backend"]),
+            backend_requests: counters(r, "backend_requests_total", "Requests sent to the backend.", &["backend", "status"]),
+            backend_time: histograms(r, "backend_response_time_seconds", "Time to the backend's response header.", &["backend"], SECONDS),
+            backend_in_flight: gauges(r, "backend_in_flight", "Requests the backend is working on.", &["backend"]),
+            reloads: counters(r, "config_reloads_total", "Configuration reloads.", &["result"]),
+            last_reload: gauge(r, "config_last_reload_timestamp_seconds", "When the running configuration was loaded."),
+            open_streams: gauge(r, "open_streams", "Event streams being relayed."),
+            connections: gauge(r, "open_connections", "Open client connections."),
+            connections_refused: counter(
+                r,
+                "connections_refused_total",
+                "Client connections closed because a connection limit was reached.",
+            ),
+            registry,
+        }
+    }
+
+    /// The text exposition.
+    pub fn expose(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        // Writing into a vector cannot fail; a family that cannot be encoded is a bug the exposition test shows.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        out
+    }
+
+    /// Handles for one server, method and tool; `tool` is empty for methods that name none.
+    pub fn meter(&self, server: &str, method: &str, tool: &str) -> Meter {
+        Meter {
+            outcomes: Outcome::ALL.map(|outcome| self.mcp_requests.with_label_values(&[server, method, tool, outcome.name()])),
+            duration: self.mcp_duration.with_label_values(&[server, method, tool]),
+            size: self.mcp_size.with_label_values(&[server, tool]),
+        }
+    }
+
+    /// Handles for one backend.
+    pub fn backend(&self, name: &str) -> BackendMeter {
+        BackendMeter {
+            up: self.backend_up.with_label_values(&[name]),
+            time: self.backend_time.with_label_values(&[name]),
+            in_flight: self.backend_in_flight.with_label_values(&[name]),
+            statuses: STATUSES.map(|status| self.backend_requests.with_label_values(&[name, status])),
+        }
+    }
+
+    /// Drops the series of a backend that is configured no more.
+    pub fn forget_backend(&self, name: &str) {
+        let _ = self.backend_up.remove_label_values(&[name]);
+        let _ = self.backend_time.remove_label_values(&[name]);
+        let _ = self.backend_in_flight.remove_label_values(&[name]);
+        for status in STATUSES {
+            let _ = self.backend_requests.remove_label_values(&[name, status]);
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Handles for one server, method and tool.
+pub struct Meter {
+    outcomes: [IntCounter; 5],
+    duration: Histogram,
+    size: Histogram,
+}
+
+impl Meter {
+    pub fn count(&self, outcome: Outcome, elapsed: Duration, bytes: usize) {
+        self.outcomes[outcome as usize].inc();
+        self.duration.observe(elapsed.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a histogram bucket needs no more than 53 bits")]
+        self.size.observe(bytes as f64);
+    }
+}
+
+/// Values of the `status` label of `backend_requests_total`: the class of the answer, or how there was none.
+const STATUSES: [&str; 6] = ["2xx", "3xx", "4xx", "5xx", "unreachable", "broken"];
+
+/// How one upstream request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Status(u16),
+    Unreachable,
+    Broken,
+}
+
+/// Handles for one backend.
+pub struct BackendMeter {
+    pub up: IntGauge,
+    time: Histogram,
+    pub in_flight: IntGauge,
+    statuses: [IntCounter; 6],
+}
+
+impl BackendMeter {
+    pub fn count(&self, ending: Ending, elapsed: Duration) {
+        let index = match ending {
+            Ending::Status(status) => usize::from(status / 100).clamp(2, 5) - 2,
+            Ending::Unreachable => 4,
+            Ending::Broken => 5,
+        };
+        self.statuses[index].inc();
+        self.time.observe(elapsed.as_secs_f64());
+    }
+}
+
+fn register<C: Collector + 'static>(registry: &Registry, collector: C) {
+    registry.register(Box::new(collector)).expect("each family has its own name");
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    let counter = IntCounter::new(name, help).expect("a constant name");
+    register(registry, counter.clone());
+    counter
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let family = IntCounterVec::new(Opts::new(name, help), labels).expect("constant names");
+    register(registry, family.clone());
+    family
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    let gauge = IntGauge::new(name, help).expect("a constant name");
+    register(registry, gauge.clone());
+    gauge
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    let family = IntGaugeVec::new(Opts::new(name, help), labels).expect("constant names");
+    register(registry, family.clone());
+    family
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    let family = HistogramVec::new(options, labels).expect("constant names and rising buckets");
+    register(registry, family.clone());
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_exposed() {
+        let metrics = Metrics::new();
+        metrics.meter("files", "tools/call", "read").count(Outcome::ToolError, Duration::from_millis(3), 300);
+        metrics.backend("one").count(Ending::Status(404), Duration::from_millis(3));
+        let text = String::from_utf8(metrics.expose()).unwrap();
+        assert!(text.contains(r#"mcp_requests_total{method="tools/call",outcome="tool_error",server="files",tool="read"} 1"#), "{text}");
+        assert!(text.contains(r#"backend_requests_total{backend="one",status="4xx"} 1"#));
+        metrics.forget_backend("one");
+        assert!(!String::from_utf8(metrics.expose()).unwrap().contains("backend=\"one\""));
+    }
+}

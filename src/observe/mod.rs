@@ -1,0 +1,5 @@
+//! What the gateway tells about itself: `metrics` (Prometheus), `trace` (request ids and W3C trace context), `log`.
+
+pub mod log;
+pub mod metrics;
+pub mod trace;

@@ -1,0 +1,149 @@
+//! The page: what is asked of every request, in this order and no other. From where, where to, what; who, may they and
+//! how often join between "what" and the lane as their features arrive. Each stage takes what an earlier one produced,
+//! so the compiler keeps the order.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use pingora::protocols::http::ServerSession;
+
+use super::body;
+use super::ctx::{Ctx, Dialect};
+use crate::call::Era;
+use crate::config::Limits;
+use crate::mcp::message::{Message, Payload};
+use crate::mcp::rest::{self, Form};
+use crate::mcp::session::Session;
+use crate::mcp::{headers, message};
+use crate::reject::{Code, Reject, Verdict};
+use crate::route::{self, Route};
+use crate::snapshot::State;
+use crate::upstream::pool::Pool;
+use std::sync::Arc;
+
+/// What is to be done for a request that may go on.
+pub enum Plan<'b> {
+    /// Pass through to the server (native POST, GET and DELETE).
+    Native(Native<'b>),
+    /// Translate, ask, and answer in an envelope.
+    Rest(Rest<'b>),
+    /// Answer from what is known.
+    Page(Route<'b>),
+}
+
+/// A native request, judged.
+pub struct Native<'b> {
+    pub pool: Arc<Pool>,
+    /// The message, when it is a single one.
+    pub message: Option<Message<'b>>,
+    /// The upstream session it belongs to.
+    pub session: Option<Session>,
+    /// What was judged is what is sent: the body as it was read.
+    pub body: Bytes,
+}
+
+/// A REST request, judged.
+pub struct Rest<'b> {
+    pub pool: Arc<Pool>,
+    pub payload: rest::Payload<'b>,
+    pub form: Form,
+}
+
+/// Anonymous callers share one subject until authentication gives each their own.
+pub const ANONYMOUS: &str = "";
+
+/// Judges a request. `path` is its path; `read` is where its body is put for the plan to borrow from.
+///
+/// # Errors
+/// The refusal for the client.
+pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx, path: &'b str, read: &'b mut Bytes) -> Verdict<Plan<'b>> {
+    let snapshot = Arc::clone(&ctx.snapshot);
+    let limits = &snapshot.config.server.limits;
+    // The path decides the dialect of every refusal, so it is looked at first, though not yet acted on.
+    let found = route::find(&client.req_header().method, path);
+    ctx.dialect = if path.starts_with("/mcp/") { Dialect::Native } else { Dialect::Rest };
+    // From where.
+    judge_headers(client, limits)?;
+    snapshot.access.judge(address(client), host(client), &client.req_header().headers)?;
+    // Where to.
+    let route = found?;
+    ctx.route = route.label();
+    let server = match route {
+        Route::Rest { server, .. } | Route::Native { server } => server,
+        _ => return Ok(Plan::Page(route)),
+    };
+    let pool = snapshot.upstream.pool(server).ok_or_else(|| Reject::unknown_server(server))?;
+    ctx.told.server = Some(Arc::clone(&pool.server));
+    // What.
+    if client.req_header().method == http::Method::POST {
+        body::expect(client.req_header(), limits)?;
+        *read = body::read(client, limits).await?;
+    }
+    let read: &'b Bytes = read;
+    match route {
+        Route::Rest { form, .. } => Ok(Plan::Rest(Rest { pool, payload: rest::Payload::read(read)?, form })),
+        _ => native(state, client, pool, read).map(Plan::Native),
+    }
+}
+
+fn native<'b>(state: &State, client: &ServerSession, pool: Arc<Pool>, body: &'b Bytes) -> Verdict<Native<'b>> {
+    if !pool.takes_native() {
+        let detail = format!("`{}` is served over REST only; use POST /api/mcp/{}", pool.server, pool.server);
+        return Err(Reject::new(Code::UnknownServer, detail));
+    }
+    let request = client.req_header();
+    let payload = if request.method == http::Method::POST { Some(message::Payload::read(body)?) } else { None };
+    let message = payload.as_ref().and_then(Payload::one);
+    if headers::era(&request.headers, message.and_then(Message::version)) == Era::Modern {
+        agree(&request.headers, message)?;
+    }
+    let session = session(state, &pool, &request.headers)?;
+    let message = match payload {
+        Some(Payload::One(message)) => Some(message),
+        _ => None,
+    };
+    Ok(Native { pool, message, session, body: body.clone() })
+}
+
+/// A modern message is judged by its body, so its headers must not tell otherwise.
+fn agree(headers: &HeaderMap, message: Option<&Message<'_>>) -> Verdict<()> {
+    match message.and_then(Message::call) {
+        Some(call) => headers::agree(headers, &call),
+        None => Ok(()),
+    }
+}
+
+/// Opens the session id the client holds. One we did not give, or gave for another server, is answered as a session that
+/// ended, which makes every client initialize anew.
+fn session(state: &State, pool: &Pool, headers: &HeaderMap) -> Verdict<Option<Session>> {
+    let Some(token) = headers.get(headers::SESSION) else { return Ok(None) };
+    let opened = token.to_str().ok().and_then(|token| state.shared.sealer.open(&pool.server, ANONYMOUS, token));
+    match opened {
+        Some(session) => Ok(Some(session)),
+        None => Err(Reject::new(Code::UnknownSession, "unknown session; initialize again")),
+    }
+}
+
+fn judge_headers(client: &ServerSession, limits: &Limits) -> Verdict<()> {
+    let headers = &client.req_header().headers;
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if size > limits.headers {
+        let detail = format!("the request headers exceed {} bytes (server.limits.headers)", limits.headers);
+        return Err(Reject::new(Code::HeadersTooLarge, detail));
+    }
+    Ok(())
+}
+
+fn address(client: &ServerSession) -> Option<std::net::IpAddr> {
+    Some(client.client_addr()?.as_inet()?.ip())
+}
+
+/// `Host`, or `:authority` on HTTP/2; `None` when there is none or more than one.
+fn host(client: &ServerSession) -> Option<&str> {
+    let request = client.req_header();
+    let mut hosts = request.headers.get_all(http::header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        (None, _) => request.uri.authority().map(http::uri::Authority::as_str),
+        _ => None,
+    }
+}

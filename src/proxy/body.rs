@@ -1,0 +1,105 @@
+//! Reading a request body whole, within its limits, and letting go of one that will not be read.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header;
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+
+use crate::config::Limits;
+use crate::reject::{Code, Reject, Verdict};
+
+/// The longest a client may take to send a body, however large the request's own time is: a slow sender holds a
+/// connection and its buffers all that time.
+const SLOWEST: Duration = Duration::from_secs(30);
+/// What is read of an unwanted body, so that the client sees our answer instead of a reset.
+const DRAIN: usize = 256 << 10;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Judges the headers that describe the body.
+///
+/// # Errors
+/// `unsupported_media_type` or `body_too_large`.
+pub fn expect(request: &RequestHeader, limits: &Limits) -> Verdict<()> {
+    let value = |name| request.headers.get(name).map(http::HeaderValue::as_bytes);
+    if !value(header::CONTENT_TYPE).is_some_and(is_json) {
+        return Err(Reject::new(Code::UnsupportedMediaType, "Content-Type must be application/json"));
+    }
+    if value(header::CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        return Err(Reject::new(Code::UnsupportedMediaType, "compressed request bodies are not accepted"));
+    }
+    if announced(request).is_some_and(|length| length > limits.body) {
+        return Err(too_large(limits));
+    }
+    Ok(())
+}
+
+fn is_json(kind: &[u8]) -> bool {
+    let essence = kind.split(|byte| *byte == b';').next().unwrap_or(kind);
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+}
+
+fn announced(request: &RequestHeader) -> Option<usize> {
+    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn too_large(limits: &Limits) -> Reject {
+    Reject::new(Code::BodyTooLarge, format!("the request body exceeds {} bytes (server.limits.body)", limits.body))
+}
+
+/// Reads the whole body.
+///
+/// # Errors
+/// `body_too_large`, `request_timeout`, or `invalid_request` when the client breaks off.
+pub async fn read(client: &mut ServerSession, limits: &Limits) -> Verdict<Bytes> {
+    let continues = client.req_header().headers.get(header::EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if continues {
+        // Pingora never answers this for us.
+        client.write_continue_response().await.map_err(|e| Reject::new(Code::InvalidRequest, "the client went away").because(e))?;
+    }
+    let patience = SLOWEST.min(limits.request_timeout);
+    // H2 bodies have no read timeout of their own, hence one around the whole.
+    tokio::time::timeout(patience, gather(client, limits)).await.unwrap_or_else(|_| {
+        Err(Reject::new(Code::RequestTimeout, format!("the request body did not arrive within {} s", patience.as_secs())))
+    })
+}
+
+async fn gather(client: &mut ServerSession, limits: &Limits) -> Verdict<Bytes> {
+    let broken = |e| Reject::new(Code::InvalidRequest, "the request body broke off").because(e);
+    let Some(first) = client.read_request_body().await.map_err(broken)? else { return Ok(Bytes::new()) };
+    if first.len() > limits.body {
+        return Err(too_large(limits));
+    }
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = client.read_request_body().await.map_err(broken)? {
+        if whole.is_empty() {
+            whole.reserve(announced(client.req_header()).unwrap_or_default().clamp(first.len() + chunk.len(), limits.body));
+            whole.extend_from_slice(&first);
+        }
+        if whole.len() + chunk.len() > limits.body {
+            return Err(too_large(limits));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// Reads on a little before a refusal is written. An unread body closes an H1 connection and shows as a stream error
+/// on H2, so the client would never see why it was refused.
+pub async fn drain(client: &mut ServerSession) {
+    let read = async {
+        let mut drained = 0;
+        while let Ok(Some(chunk)) = client.read_request_body().await {
+            drained += chunk.len();
+            if drained > DRAIN {
+                return false;
+            }
+        }
+        true
+    };
+    let whole = tokio::time::timeout(DRAIN_TIME, read).await.unwrap_or(false);
+    if !whole {
+        client.set_keepalive(None);
+    }
+}

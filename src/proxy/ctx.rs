@@ -1,0 +1,95 @@
+//! What one request gathers on its way, grouped by who fills it in.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderValue;
+
+use crate::observe::metrics::Outcome;
+use crate::snapshot::{Snapshot, State};
+use crate::upstream::ask::Trace;
+
+/// Per-request context; made by Pingora before anything is known.
+pub struct Ctx {
+    /// The configuration this request is served by, whatever is published meanwhile.
+    pub snapshot: Arc<Snapshot>,
+    pub arrival: Arrival,
+    /// How it is spoken to: decided by the path, needed by every refusal.
+    pub dialect: Dialect,
+    /// The `route` label.
+    pub route: &'static str,
+    pub told: Told,
+    state: Arc<State>,
+    counted: bool,
+}
+
+/// What was fixed when the request came in.
+pub struct Arrival {
+    pub started: Instant,
+    pub request_id: HeaderValue,
+    pub traceparent: HeaderValue,
+}
+
+/// The form of answers and refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// JSON, refusals as problem+json.
+    Rest,
+    /// JSON-RPC.
+    Native,
+}
+
+/// What the access log and the metrics say when it is over.
+#[derive(Default)]
+pub struct Told {
+    pub server: Option<Arc<str>>,
+    pub method: Option<String>,
+    pub name: Option<String>,
+    pub backend: Option<String>,
+    pub outcome: Option<Outcome>,
+    /// The code of a refusal.
+    pub code: Option<&'static str>,
+    pub bytes: usize,
+}
+
+impl Ctx {
+    pub fn new(state: &Arc<State>) -> Self {
+        Self {
+            snapshot: state.snapshot(),
+            arrival: Arrival {
+                started: Instant::now(),
+                request_id: HeaderValue::from_static("-"),
+                traceparent: HeaderValue::from_static("-"),
+            },
+            dialect: Dialect::Rest,
+            route: "other",
+            told: Told::default(),
+            state: Arc::clone(state),
+            counted: false,
+        }
+    }
+
+    /// Counts the request as under way until the context is dropped.
+    pub fn begin(&mut self) {
+        if !self.counted {
+            self.counted = true;
+            self.state.shared.life.begin();
+        }
+    }
+
+    pub fn trace(&self) -> Trace<'_> {
+        Trace { request_id: &self.arrival.request_id, traceparent: &self.arrival.traceparent }
+    }
+
+    pub fn request_id(&self) -> &str {
+        self.arrival.request_id.to_str().unwrap_or("-")
+    }
+}
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        if self.counted {
+            self.state.shared.life.end();
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What is written down when a request is over: metrics and one access record. No arguments, no credentials.
+
+use pingora::Error;
+use pingora::protocols::http::ServerSession;
+use serde::Serialize;
+
+use super::ctx::Ctx;
+use crate::reject::clip;
+use crate::snapshot::State;
+
+/// One line of the access log.
+#[derive(Serialize)]
+struct Access<'a> {
+    request_id: &'a str,
+    client: Option<String>,
+    http_method: &'a str,
+    route: &'static str,
+    status: u16,
+    duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Counts and logs a finished request.
+pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Error>) {
+    let elapsed = ctx.arrival.started.elapsed();
+    let status = client.response_written().map_or(0, |head| head.status.as_u16());
+    let method = method_label(&client.req_header().method);
+    let metrics = &state.shared.metrics;
+    metrics.http_requests.with_label_values(&[method, ctx.route, status_label(status, &mut [0; 3])]).inc();
+    metrics.http_duration.with_label_values(&[ctx.route]).observe(elapsed.as_secs_f64());
+    if log::log_enabled!(target: "access", log::Level::Info) {
+        let access = Access {
+            request_id: ctx.request_id(),
+            client: client.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip().to_string()),
+            http_method: method,
+            route: ctx.route,
+            status,
+            duration_ms: (elapsed.as_secs_f64() * 1e6).round() / 1e3,
+            server: ctx.told.server.as_deref(),
+            method: ctx.told.method.as_deref().map(clip),
+            name: ctx.told.name.as_deref().map(clip),
+            backend: ctx.told.backend.as_deref(),
+            outcome: ctx.told.outcome.map(crate::observe::metrics::Outcome::name),
+            code: ctx.told.code,
+            bytes: ctx.told.bytes,
+            error: error.map(ToString::to_string),
+        };
+        log::info!(target: "access", "{}", serde_json::to_string(&access).unwrap_or_default());
+    }
+}
+
+/// Methods are the client's choice of words; only known ones become label values.
+fn method_label(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        _ => "other",
+    }
+}
+
+/// Three digits without an allocation; `0` when nothing was answered.
+fn status_label(status: u16, digits: &mut [u8; 3]) -> &str {
+    if !(100..1000).contains(&status) {
+        return "0";
+    }
+    let mut rest = status;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+    }
+    std::str::from_utf8(digits).unwrap_or("0")
+}

@@ -1,0 +1,116 @@
+//! Writing what we answer ourselves: pages, envelopes, refusals.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{self, HeaderName, HeaderValue};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::{ErrorType, OrErr as _, Result};
+
+use super::ctx::{Ctx, Dialect};
+use crate::mcp::message;
+use crate::page::Page;
+use crate::reject::Reject;
+
+const JSON: &str = "application/json";
+const PROBLEM: &str = "application/problem+json";
+const EVENTS: &str = "text/event-stream";
+
+/// Writes a whole answer and keeps the connection.
+///
+/// # Errors
+/// When the client is gone.
+pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Result<()> {
+    let mut head = ResponseHeader::build(page.status, Some(6 + page.headers.len()))?;
+    head.insert_header(header::CONTENT_TYPE, content_type(page.content_type)?)?;
+    head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(page.body.len()))?;
+    head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
+    for (name, value) in page.headers {
+        head.append_header(name, value)?;
+    }
+    ctx.told.bytes = page.body.len();
+    let is_head = client.req_header().method == http::Method::HEAD;
+    client.write_response_header(Box::new(head)).await?;
+    client.write_response_body(if is_head { Bytes::new() } else { page.body }, true).await
+}
+
+/// Writes a refusal in the caller's dialect. `body` is what was read of the request, for the caller's id.
+///
+/// # Errors
+/// When the client is gone.
+pub async fn refuse(client: &mut ServerSession, ctx: &mut Ctx, reject: &Reject, body: &[u8]) -> Result<()> {
+    super::body::drain(client).await;
+    ctx.told.code = Some(reject.code.name());
+    let (content_type, text) = match ctx.dialect {
+        Dialect::Rest => (PROBLEM, reject.problem(ctx.request_id())),
+        Dialect::Native => (JSON, reject.rpc(message::id_of(body))),
+    };
+    let mut headers = Vec::new();
+    if let Some(wait) = reject.retry_after {
+        headers.push((header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1))));
+    }
+    page(client, ctx, Page { status: reject.code.status(), content_type: content_type.into(), headers, body: text.into() }).await
+}
+
+fn content_type(text: Cow<'static, str>) -> Result<HeaderValue> {
+    match text {
+        Cow::Borrowed(text) => Ok(HeaderValue::from_static(text)),
+        Cow::Owned(text) => HeaderValue::from_str(&text).or_err(ErrorType::InternalError, "a content type of our own"),
+    }
+}
+
+/// The header of an answer that is relayed: the upstream's, less what belongs to its connection.
+pub fn relayed(upstream: &http::HeaderMap, status: StatusCode, ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(status, Some(upstream.len() + 3))?;
+    for (name, value) in upstream {
+        if !is_hop_by_hop(name) && !is_nominated(upstream, name) {
+            head.append_header(name.clone(), value.clone())?;
+        }
+    }
+    head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
+    frame(&mut head, client)?;
+    Ok(head)
+}
+
+/// The header of an event stream of our own.
+pub fn events(ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(StatusCode::OK, Some(5))?;
+    head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static(EVENTS))?;
+    head.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
+    head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
+    frame(&mut head, client)?;
+    Ok(head)
+}
+
+/// Without a length an H1 body needs chunks, or it would end with the connection.
+fn frame(head: &mut ResponseHeader, client: &ServerSession) -> Result<()> {
+    let bodiless = matches!(head.status.as_u16(), 100..=199 | 204 | 304);
+    let is_h11 = client.req_header().version == http::Version::HTTP_11;
+    if is_h11 && !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
+        head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    Ok(())
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "x-request-id"
+    )
+}
+
+/// Whether `Connection` names the header (RFC 9110 §7.6.1).
+fn is_nominated(upstream: &http::HeaderMap, name: &HeaderName) -> bool {
+    let mut nominations = upstream.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    nominations.any(|list| list.split(',').any(|token| token.trim().eq_ignore_ascii_case(name.as_str())))
+}

@@ -1,0 +1,189 @@
+//! The REST lane: single calls, batches, and calls whose progress is streamed.
+
+use bytes::Bytes;
+use futures::stream;
+use futures::{FutureExt as _, StreamExt as _};
+use http::header;
+use pingora::protocols::http::ServerSession;
+use pingora::{Error, ErrorType, Result};
+use tokio::sync::mpsc;
+
+use super::admit::Rest;
+use super::ctx::Ctx;
+use super::reply;
+use crate::exchange::call::{Call, Done};
+use crate::exchange::relay;
+use crate::mcp::message::Response;
+use crate::mcp::rest::{Payload, Request};
+use crate::mcp::sse;
+use crate::observe::metrics::Outcome;
+use crate::page::Page;
+use crate::reject::{Reject, Verdict};
+use crate::snapshot::State;
+
+/// Elements of one batch that run at the same time.
+const AT_ONCE: usize = 8;
+/// Notifications that may wait for a slow reader before the server has to.
+const NOTICES: usize = 64;
+
+/// Serves a REST request to its end.
+///
+/// # Errors
+/// The inner error is a refusal to be written; the outer one means the connection must be closed.
+pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>) -> Result<Verdict<()>> {
+    match &plan.payload {
+        Payload::One(request) if wants_events(client) => streamed(state, client, ctx, plan, request).await.map(Ok),
+        Payload::One(request) => single(state, client, ctx, plan, request).await,
+        Payload::Batch(requests) => batch(state, client, ctx, plan, requests).await.map(Ok),
+    }
+}
+
+fn wants_events(client: &ServerSession) -> bool {
+    let accepts = client.req_header().headers.get_all(header::ACCEPT);
+    accepts.iter().any(|value| value.to_str().is_ok_and(|text| text.contains("text/event-stream")))
+}
+
+async fn single(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) -> Result<Verdict<()>> {
+    let answer = {
+        let call = call(state, ctx, plan, request, None);
+        attended(client, call.run()).await?
+    };
+    record(state, ctx, plan, request, &answer);
+    match answer {
+        Ok(done) => {
+            ctx.told.backend = Some(done.backend);
+            reply::page(client, ctx, Page::json(200, done.body)).await.map(Ok)
+        }
+        Err(reject) => Ok(Err(reject)),
+    }
+}
+
+/// Runs `work` unless the client leaves first; dropping it closes the upstream connection.
+async fn attended<T>(client: &mut ServerSession, work: impl Future<Output = T>) -> Result<T> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = relay::departure(client) => Err(left()),
+    }
+}
+
+fn left() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "the client left before the answer").into_down()
+}
+
+fn call<'c>(
+    state: &'c State,
+    ctx: &'c Ctx,
+    plan: &'c Rest<'_>,
+    request: &'c Request<'c>,
+    notices: Option<mpsc::Sender<Bytes>>,
+) -> Call<'c> {
+    Call {
+        client: &state.shared.client,
+        snapshot: &ctx.snapshot,
+        pool: &plan.pool,
+        request,
+        form: plan.form,
+        trace: ctx.trace(),
+        started: ctx.arrival.started,
+        notices,
+    }
+}
+
+/// All elements of a batch, concurrently but bounded; the answers are in the order of the questions.
+async fn batch(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, requests: &[Verdict<Request<'_>>]) -> Result<()> {
+    let answers = {
+        let ctx = &*ctx;
+        // Boxed, because the compiler cannot yet see that the bare futures are `Send` (rust-lang/rust#102211).
+        let elements: Vec<_> = requests.iter().map(|request| element(state, ctx, plan, request).boxed()).collect();
+        let work = stream::iter(elements).buffered(AT_ONCE).collect::<Vec<_>>();
+        attended(client, work).await?
+    };
+    let mut body = b"[".to_vec();
+    body.extend_from_slice(&answers.join(&b','));
+    body.push(b']');
+    reply::page(client, ctx, Page::json(200, body)).await
+}
+
+/// One element of a batch: its envelope or its problem.
+async fn element(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Verdict<Request<'_>>) -> Vec<u8> {
+    match request {
+        Err(reject) => reject.problem(ctx.request_id()),
+        Ok(request) => {
+            let answer = call(state, ctx, plan, request, None).run().await;
+            count(state, ctx, plan, request, &answer);
+            answer.map_or_else(|reject| reject.problem(ctx.request_id()), |done| done.body)
+        }
+    }
+}
+
+/// A call whose notifications are sent as they come, and then the envelope or the problem as the last event.
+async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) -> Result<()> {
+    let head = reply::events(ctx, client)?;
+    client.write_response_header(Box::new(head)).await?;
+    let (sender, mut notices) = mpsc::channel(NOTICES);
+    let mut bytes = 0;
+    let answer = {
+        let call = call(state, ctx, plan, request, Some(sender));
+        let run = call.run();
+        tokio::pin!(run);
+        loop {
+            tokio::select! {
+                biased;
+                Some(notice) = notices.recv() => bytes += write_notice(client, &notice).await?,
+                answer = &mut run => break answer,
+                () = relay::departure(client) => return Err(left()),
+            }
+        }
+    };
+    while let Ok(notice) = notices.try_recv() {
+        bytes += write_notice(client, &notice).await?;
+    }
+    record(state, ctx, plan, request, &answer);
+    let last = match answer {
+        Ok(done) => sse::encode("result", &done.body),
+        Err(reject) => {
+            ctx.told.code = Some(reject.code.name());
+            sse::encode("error", &reject.problem(ctx.request_id()))
+        }
+    };
+    ctx.told.bytes = bytes + last.len();
+    client.write_response_body(last.into(), true).await
+}
+
+/// Writes a notification as an event named after its method: `progress`, `message` (a log line), …
+async fn write_notice(client: &mut ServerSession, notice: &Bytes) -> Result<usize> {
+    let Ok(message) = serde_json::from_slice::<Response<'_>>(notice) else { return Ok(0) };
+    let method = message.method.as_deref().unwrap_or_default();
+    let name =
+        method.strip_prefix("notifications/").unwrap_or(method).replace(|c: char| !c.is_ascii_alphanumeric() && c != '/' && c != '_', "");
+    let event = sse::encode(&name, message.params.map_or("{}", |params| params.get()).as_bytes());
+    let length = event.len();
+    client.write_response_body(event.into(), false).await?;
+    Ok(length)
+}
+
+fn record(state: &State, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>, answer: &Verdict<Done>) {
+    ctx.told.outcome = Some(count(state, ctx, plan, request, answer));
+    if log::log_enabled!(target: "access", log::Level::Info) {
+        ctx.told.method = Some(request.method.mcp.to_owned());
+        ctx.told.name = request.name().map(str::to_owned);
+    }
+}
+
+fn count(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Request<'_>, answer: &Verdict<Done>) -> Outcome {
+    let (outcome, bytes) = match answer {
+        Ok(done) => (done.outcome, done.body.len()),
+        Err(reject) => (outcome_of(reject), 0),
+    };
+    plan.pool.meter(&state.shared.metrics, &request.call()).count(outcome, ctx.arrival.started.elapsed(), bytes);
+    outcome
+}
+
+fn outcome_of(reject: &Reject) -> Outcome {
+    match reject.code.status() {
+        _ if reject.rpc_error.is_some() => Outcome::ServerError,
+        500..=599 => Outcome::Failed,
+        _ => Outcome::Refused,
+    }
+}

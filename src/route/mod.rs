@@ -1,0 +1,122 @@
+//! Where a path leads. The table is small and fixed, so it is matched exactly, byte for byte: `//x`, `/./x`, `/%2e%2e/x`
+//! and a trailing slash lead nowhere.
+
+use http::Method;
+
+use crate::mcp::rest::Form;
+use crate::reject::{Code, Reject, Verdict, clip};
+
+/// What a path stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route<'p> {
+    Health,
+    Ready,
+    Metrics,
+    Servers,
+    OpenApi,
+    /// `/docs` and the files below it; empty for the page itself.
+    Docs(&'p str),
+    Rest {
+        server: &'p str,
+        form: Form,
+    },
+    Native {
+        server: &'p str,
+    },
+}
+
+impl Route<'_> {
+    /// The `route` label of metrics and log.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Health => "/health",
+            Self::Ready => "/ready",
+            Self::Metrics => "/metrics",
+            Self::Servers => "/api/servers",
+            Self::OpenApi => "/openapi.json",
+            Self::Docs(_) => "/docs",
+            Self::Rest { form: Form::V1, .. } => "/api/mcp/{server}",
+            Self::Rest { form: Form::V2, .. } => "/api/v2/mcp/{server}",
+            Self::Native { .. } => "/mcp/{server}",
+        }
+    }
+
+    /// The methods it answers, as `Allow` lists them.
+    pub const fn allow(&self) -> &'static str {
+        match self {
+            Self::Rest { .. } => "POST",
+            Self::Native { .. } => "POST, GET, DELETE",
+            _ => "GET, HEAD",
+        }
+    }
+}
+
+/// Finds the route of a path.
+///
+/// # Errors
+/// `not_found`, or `method_not_allowed` naming what is.
+pub fn find<'p>(method: &Method, path: &'p str) -> Verdict<Route<'p>> {
+    let route = lookup(path).ok_or_else(|| Reject::new(Code::NotFound, format!("no such path: {}", clip(path))))?;
+    if route.allow().split(", ").any(|allowed| allowed == method.as_str()) {
+        Ok(route)
+    } else {
+        Err(Reject::new(Code::MethodNotAllowed, format!("{} answers {}", route.label(), route.allow())))
+    }
+}
+
+fn lookup(path: &str) -> Option<Route<'_>> {
+    Some(match path {
+        "/health" => Route::Health,
+        "/ready" => Route::Ready,
+        "/metrics" => Route::Metrics,
+        "/api/servers" => Route::Servers,
+        "/openapi.json" => Route::OpenApi,
+        "/docs" => Route::Docs(""),
+        _ => return deeper(path),
+    })
+}
+
+fn deeper(path: &str) -> Option<Route<'_>> {
+    if let Some(server) = path.strip_prefix("/mcp/") {
+        return segment(server).map(|server| Route::Native { server });
+    }
+    if let Some(file) = path.strip_prefix("/docs/") {
+        return Some(Route::Docs(file));
+    }
+    let rest = path.strip_prefix("/api/")?;
+    let (form, rest) = match rest.split_once('/')? {
+        ("v1", rest) => (Form::V1, rest),
+        ("v2", rest) => (Form::V2, rest),
+        _ => (Form::V1, rest),
+    };
+    segment(rest.strip_prefix("mcp/")?).map(|server| Route::Rest { server, form })
+}
+
+fn segment(text: &str) -> Option<&str> {
+    (!text.is_empty() && !text.contains('/')).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_where_the_contract_says() {
+        let rest = |server, form| Some(Route::Rest { server, form });
+        assert_eq!(lookup("/api/mcp/files"), rest("files", Form::V1));
+        assert_eq!(lookup("/api/v1/mcp/files"), rest("files", Form::V1));
+        assert_eq!(lookup("/api/v2/mcp/files"), rest("files", Form::V2));
+        assert_eq!(lookup("/mcp/files"), Some(Route::Native { server: "files" }));
+        assert_eq!(lookup("/docs/swagger-ui.css"), Some(Route::Docs("swagger-ui.css")));
+    }
+
+    #[test]
+    fn nothing_near_a_path_leads_there() {
+        for path in
+            ["", "/", "//health", "/health/", "/./health", "/%2e%2e/health", "/mcp/", "/mcp/a/b", "/api/v3/mcp/a", "/api/mcp/", "/HEALTH"]
+        {
+            assert_eq!(lookup(path), None, "{path}");
+        }
+        assert_eq!(find(&Method::PUT, "/mcp/a").unwrap_err().code, Code::MethodNotAllowed);
+    }
+}

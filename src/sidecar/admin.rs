@@ -1,0 +1,112 @@
+//! The admin listener: what operators see and do. Loopback by default; a token is needed where one is configured, and
+//! must be configured beyond loopback. A browser on the same machine is kept out: no cross-site request carries the
+//! right Host and no Origin.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{Method, Response, header};
+use pingora::apps::http_app::ServeHttp;
+use pingora::protocols::http::ServerSession;
+use serde::Serialize;
+use serde_json::json;
+use subtle::ConstantTimeEq as _;
+use tokio::sync::oneshot;
+
+use crate::access::Access;
+use crate::observe::trace;
+use crate::page::Page;
+use crate::reject::{Code, Reject, Verdict};
+use crate::route::Route;
+use crate::snapshot::{Reload, State};
+
+/// The admin service.
+pub struct Admin {
+    pub state: Arc<State>,
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, client: &mut ServerSession) -> Response<Vec<u8>> {
+        let request_id = trace::request_id(&client.req_header().headers);
+        let page = match self.answer(client).await {
+            Ok(page) => page,
+            Err(reject) => refusal(&reject, request_id.to_str().unwrap_or("-")),
+        };
+        let mut response = Response::builder()
+            .status(page.status)
+            .header(header::CONTENT_TYPE, page.content_type.as_ref())
+            .header(header::CONTENT_LENGTH, page.body.len())
+            .header(header::CACHE_CONTROL, "no-store")
+            .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+            .header("X-Request-ID", request_id);
+        for (name, value) in page.headers {
+            response = response.header(name, value);
+        }
+        response.body(page.body.to_vec()).unwrap_or_default()
+    }
+}
+
+fn refusal(reject: &Reject, request_id: &str) -> Page {
+    let page = Page { content_type: "application/problem+json".into(), ..Page::json(reject.code.status(), reject.problem(request_id)) };
+    if reject.code == Code::Unauthorized { page.with(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer")) } else { page }
+}
+
+impl Admin {
+    async fn answer(&self, client: &ServerSession) -> Verdict<Page> {
+        self.guard(client)?;
+        let request = client.req_header();
+        let snapshot = self.state.snapshot();
+        match (&request.method, request.uri.path()) {
+            (&Method::GET, "/health") => super::page(&self.state, &snapshot, Route::Health),
+            (&Method::GET, "/ready") => super::page(&self.state, &snapshot, Route::Ready),
+            (&Method::GET, "/metrics") => Ok(super::metrics(&self.state)),
+            (&Method::GET, "/admin/config") => Ok(json_page(&Effective { revision: snapshot.revision, config: &snapshot.config })),
+            (&Method::POST, "/admin/reload") => self.reload().await,
+            (_, "/health" | "/ready" | "/metrics" | "/admin/config") => Err(Reject::new(Code::MethodNotAllowed, "GET")),
+            (_, "/admin/reload") => Err(Reject::new(Code::MethodNotAllowed, "POST")),
+            _ => Err(Reject::new(Code::NotFound, "no such path on the admin listener")),
+        }
+    }
+
+    fn guard(&self, client: &ServerSession) -> Verdict<()> {
+        let request = client.req_header();
+        let address = client.client_addr().and_then(|address| Some(address.as_inet()?.ip()));
+        let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        Access::default().judge(address, host, &request.headers)?;
+        let snapshot = self.state.snapshot();
+        let Some(token) = &snapshot.config.server.admin_token else { return Ok(()) };
+        let given = request.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        // Digests have one length, so that not even the token's own length can be timed.
+        let digest = |text: &str| ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        match given {
+            Some(given) if bool::from(digest(given).as_ref().ct_eq(digest(token.expose()).as_ref())) => Ok(()),
+            _ => Err(Reject::new(Code::Unauthorized, "the admin listener wants Authorization: Bearer <server.admin_token>")),
+        }
+    }
+
+    async fn reload(&self) -> Verdict<Page> {
+        let unavailable = || Reject::new(Code::Internal, "the background service is not running");
+        let (sender, receiver) = oneshot::channel();
+        let wish = Reload { because: "POST /admin/reload", told: Some(sender) };
+        self.state.shared.reload.send(wish).await.map_err(|_| unavailable())?;
+        match receiver.await.map_err(|_| unavailable())? {
+            Ok(revision) => Ok(json_page(&json!({ "reloaded": true, "revision": revision }))),
+            Err(problems) => {
+                let told = json!({ "reloaded": false, "problems": problems });
+                Ok(Page { status: 422, ..json_page(&told) })
+            }
+        }
+    }
+}
+
+/// The effective configuration; secrets serialize as `***`.
+#[derive(Serialize)]
+struct Effective<'a> {
+    revision: u64,
+    config: &'a crate::config::Config,
+}
+
+fn json_page(value: &impl Serialize) -> Page {
+    Page::json(200, serde_json::to_vec_pretty(value).unwrap_or_default())
+}

@@ -1,0 +1,71 @@
+//! `/health` (is the process alive) and `/ready` (should traffic come here).
+
+use http::header::{self, HeaderValue};
+use serde::Serialize;
+
+use crate::page::Page;
+use crate::snapshot::{Phase, Snapshot, State};
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    version: &'static str,
+    backends: Backends,
+    /// Empty until there are circuit breakers.
+    circuit_breakers: std::collections::BTreeMap<String, &'static str>,
+    timestamp: String,
+}
+
+#[derive(Serialize)]
+struct Backends {
+    total: usize,
+    healthy: usize,
+    unhealthy: usize,
+}
+
+/// Liveness: 200 as long as the process serves, whatever the backends do.
+pub fn health(snapshot: &Snapshot) -> Page {
+    let total = snapshot.upstream.backends.len();
+    let healthy = healthy(snapshot);
+    let status = match healthy {
+        0 => "unhealthy",
+        n if n == total => "healthy",
+        _ => "degraded",
+    };
+    let health = Health {
+        status,
+        version: env!("CARGO_PKG_VERSION"),
+        backends: Backends { total, healthy, unhealthy: total - healthy },
+        circuit_breakers: std::collections::BTreeMap::new(),
+        timestamp: format!("{:.0}", jiff::Timestamp::now()),
+    };
+    json(200, &health)
+}
+
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+/// Readiness: configuration loaded, a backend healthy, not draining.
+pub fn ready(state: &State, snapshot: &Snapshot) -> Page {
+    let reason = if state.shared.life.phase() > Phase::Serving {
+        Some("draining")
+    } else if healthy(snapshot) == 0 {
+        Some("no healthy backend")
+    } else {
+        None
+    };
+    let page = json(if reason.is_none() { 200 } else { 503 }, &Ready { ready: reason.is_none(), reason });
+    if reason.is_some() { page.with(header::RETRY_AFTER, HeaderValue::from_static("1")) } else { page }
+}
+
+fn healthy(snapshot: &Snapshot) -> usize {
+    snapshot.upstream.backends.iter().filter(|backend| backend.is_healthy()).count()
+}
+
+fn json(status: u16, value: &impl Serialize) -> Page {
+    Page::json(status, serde_json::to_vec(value).unwrap_or_default()).with(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
+}

@@ -1,0 +1,186 @@
+//! `/openapi.json`: OpenAPI 3.1, generated from the types below and the tables the code itself runs on (routes, methods,
+//! refusals). The live servers' names are filled in, so that "Try it out" offers them.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::{OpenApi, ToSchema};
+
+use super::servers::Servers;
+use crate::mcp::method::METHODS;
+use crate::reject::Code;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "mcp-gateway",
+        description = "One entry point for MCP servers. Native MCP clients use `/mcp/{server}`; people with curl use the REST form below."
+    ),
+    paths(health, ready, metrics, servers, call, call_v2, native, native_stream, native_end),
+    components(schemas(Request, Envelope, EnvelopeV2, Problem, Servers, Health, Ready)),
+    tags((name = "REST", description = "Call MCP servers with plain JSON"), (name = "Native MCP", description = "Streamable HTTP, every revision"), (name = "Operations", description = "For probes and scrapers"))
+)]
+struct Api;
+
+/// A REST call.
+#[derive(ToSchema, Serialize)]
+#[schema(example = json!({"method": "list_tools"}))]
+struct Request {
+    /// The REST word or the MCP name of a method; the list is filled in from the table of methods.
+    method: String,
+    /// Parameters of the method: `tool_name` and `arguments` for `call_tool`, `uri` for `read_resource`, `name` and
+    /// `arguments` for `get_prompt`.
+    #[schema(value_type = Object)]
+    params: Option<Value>,
+}
+
+/// The answer to a REST call.
+#[derive(ToSchema, Serialize)]
+struct Envelope {
+    /// The content array of a tool call, the whole list of a list method, the contents of a read, the messages of a prompt.
+    #[schema(value_type = Object)]
+    result: Value,
+    /// Who answered.
+    #[schema(example = "primary")]
+    backend: String,
+    /// Seconds.
+    #[schema(example = 0.245)]
+    response_time: f64,
+    cached: bool,
+    /// Present when the tool reported failure.
+    #[serde(rename = "isError")]
+    is_error: Option<bool>,
+    /// Present when the tool answered with structured content.
+    #[serde(rename = "structuredContent")]
+    #[schema(value_type = Object)]
+    structured_content: Option<Value>,
+}
+
+/// The answer in v2: `result` is the whole MCP result, lists come one page at a time.
+#[derive(ToSchema, Serialize)]
+struct EnvelopeV2 {
+    #[schema(value_type = Object)]
+    result: Value,
+    backend: String,
+    response_time: f64,
+    cached: bool,
+}
+
+/// A refusal (RFC 9457).
+#[derive(ToSchema, Serialize)]
+struct Problem {
+    #[schema(example = "about:blank")]
+    r#type: String,
+    title: String,
+    status: u16,
+    detail: String,
+    /// One of the documented codes.
+    code: String,
+    request_id: String,
+    /// The MCP server's own JSON-RPC error, when it gave one.
+    #[schema(value_type = Object)]
+    rpc_error: Option<Value>,
+}
+
+/// Liveness.
+#[derive(ToSchema, Serialize)]
+struct Health {
+    /// `healthy`, `degraded` or `unhealthy`: all, some or no backends are healthy.
+    status: String,
+    version: String,
+    #[schema(value_type = Object, example = json!({"total": 2, "healthy": 2, "unhealthy": 0}))]
+    backends: Value,
+    #[schema(value_type = Object)]
+    circuit_breakers: Value,
+    timestamp: String,
+}
+
+/// Readiness.
+#[derive(ToSchema, Serialize)]
+struct Ready {
+    ready: bool,
+    reason: Option<String>,
+}
+
+#[utoipa::path(get, path = "/health", tag = "Operations", responses((status = 200, description = "The process serves", body = Health)))]
+#[expect(dead_code, reason = "carries the documentation of the route")]
+fn health() {}
+
+#[utoipa::path(get, path = "/ready", tag = "Operations", responses((status = 200, description = "Send traffic", body = Ready), (status = 503, description = "Send no traffic", body = Ready)))]
+#[expect(dead_code, reason = "carries the documentation of the route")]
+fn ready() {}
+
+#[utoipa::path(get, path = "/metrics", tag = "Operations", responses((status = 200, description = "Prometheus text exposition", content_type = "text/plain")))]
+#[expect(dead_code, reason = "carries the documentation of the route")]
+fn metrics() {}
+
+#[utoipa::path(get, path = "/api/servers", tag = "REST", responses((status = 200, description = "One row per server and backend", body = Servers)))]
+#[expect(dead_code, reason = "carries the documentation of the route")]
+fn servers() {}
+
+#[utoipa::path(post, path = "/api/mcp/{server}", tag = "REST", params(("server" = String, Path, description = "An MCP server")), request_body(content = Request, description = "One request, or an array of up to 100 that run concurrently and are answered in order. With `Accept: text/event-stream` progress and log notifications come as events before the envelope."), responses((status = 200, description = "The answer", body = Envelope), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+#[expect(dead_code, reason = "carries the documentation of the route")]
+fn call() {}
+
+#[utoipa::path(post, path = "/api/v2/mcp/{server}", tag = "REST", params(("server" = String, Path, description = "An MCP server")), request_body = Request, responses((status = 200, description = "The answer", body = EnvelopeV2), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+#[expect(dead_code, reason = "carries the documentation of the route")]
+fn call_v2() {}
+
+#[utoipa::path(post, path = "/mcp/{server}", tag = "Native MCP", params(("server" = String, Path, description = "An MCP server")), request_body(content = Object, description = "A JSON-RPC message"), responses((status = 200, description = "As the MCP server answers: JSON or an event stream"), (status = 202, description = "A notification or response was taken"), (status = "default", description = "A JSON-RPC error")))]
+#[expect(dead_code, reason = "carries the documentation of the route")]
+fn native() {}
+
+#[utoipa::path(get, path = "/mcp/{server}", tag = "Native MCP", params(("server" = String, Path, description = "An MCP server")), responses((status = 200, description = "The server's event stream (revisions up to 2025-11-25)", content_type = "text/event-stream"), (status = 405, description = "The server offers none")))]
+#[expect(dead_code, reason = "carries the documentation of the route")]
+fn native_stream() {}
+
+#[utoipa::path(delete, path = "/mcp/{server}", tag = "Native MCP", params(("server" = String, Path, description = "An MCP server")), responses((status = 200, description = "The session is ended")))]
+#[expect(dead_code, reason = "carries the documentation of the route")]
+fn native_end() {}
+
+/// The document, offering `servers` where a server is asked for.
+pub fn document(servers: &[String]) -> String {
+    let mut document = serde_json::to_value(Api::openapi()).unwrap_or_default();
+    document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
+    let words: Vec<&str> = METHODS.iter().filter_map(|method| Some([method.rest?, method.mcp])).flatten().collect();
+    document["components"]["schemas"]["Request"]["properties"]["method"]["enum"] = json!(words);
+    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
+    document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] = json!(codes);
+    if !servers.is_empty() {
+        offer(&mut document, servers);
+    }
+    document.to_string()
+}
+
+fn offer(document: &mut Value, servers: &[String]) {
+    let paths = document["paths"].as_object_mut().into_iter().flat_map(serde_json::Map::values_mut);
+    for operation in paths.filter_map(Value::as_object_mut).flat_map(serde_json::Map::values_mut) {
+        for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
+            if parameter["name"] == "server" {
+                parameter["schema"]["enum"] = json!(servers);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route;
+
+    #[test]
+    fn every_documented_route_is_dispatched() {
+        let document: Value = serde_json::from_str(&document(&["files".into()])).unwrap();
+        assert_eq!(document["openapi"].as_str().unwrap().get(..3), Some("3.1"));
+        let mut seen = 0;
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for method in operations.as_object().unwrap().keys() {
+                let method = http::Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+                let found = path.replace("{server}", "files");
+                assert_eq!(route::find(&method, &found).unwrap().label(), path);
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 9);
+        assert_eq!(document["paths"]["/api/mcp/{server}"]["post"]["parameters"][0]["schema"]["enum"], json!(["files"]));
+    }
+}

@@ -1,0 +1,394 @@
+//! One JSON-RPC request to one MCP server of one backend, in the backend's era, and the answer that belongs to it.
+//! Exactly one upstream request, except where the server itself says that our session is gone: then a new session is
+//! opened and the request, which was not executed, is sent once more. REST calls, the catalogue and health checks all
+//! ask this way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use pingora::http::RequestHeader;
+use pingora::upstreams::peer::HttpPeer;
+use tokio::sync::mpsc;
+
+use super::backend::Backend;
+use super::facts::Speaks;
+use super::session_pool::{Session, Slot};
+use crate::call::Era;
+use crate::egress::{Client, Failure, Incoming};
+use crate::mcp::message::Response;
+use crate::mcp::{self, headers, sse};
+use crate::observe::metrics::Ending;
+
+/// The largest answer read into memory.
+const MAX_ANSWER: usize = 64 << 20;
+/// How long we wait for a session to open.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// What is asked.
+pub struct Question<'q> {
+    pub server: &'q str,
+    pub method: &'q str,
+    /// The tool, prompt, URI or task, for `Mcp-Name`.
+    pub name: Option<&'q str>,
+    /// `Mcp-Param-*` headers.
+    pub params: &'q [(String, String)],
+    /// Writes the body for an era and message id.
+    pub encode: &'q (dyn Fn(Era, u64) -> Vec<u8> + Sync),
+    pub trace: Option<Trace<'q>>,
+    pub deadline: Instant,
+    /// Takes the notifications that come before the answer, as JSON-RPC messages.
+    pub notices: Option<mpsc::Sender<Bytes>>,
+}
+
+/// Whose request this is, told upstream.
+#[derive(Clone, Copy)]
+pub struct Trace<'q> {
+    pub request_id: &'q HeaderValue,
+    pub traceparent: &'q HeaderValue,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The backend has no healthy address, or was never reached so far.
+    NotReady,
+    Failure(Failure),
+    /// 401 or 403: our credential.
+    Refused(StatusCode),
+    /// An HTTP status with no JSON-RPC message in it.
+    Status(StatusCode),
+    /// What came is not MCP.
+    Protocol(&'static str),
+    /// The server does not know our session.
+    SessionLost,
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotReady => f.write_str("not reached yet"),
+            Self::Failure(failure) => failure.fmt(f),
+            Self::Refused(status) => write!(f, "our credential was refused with {status}"),
+            Self::Status(status) => write!(f, "answered {status}"),
+            Self::Protocol(what) => write!(f, "broke the protocol: {what}"),
+            Self::SessionLost => f.write_str("lost our session twice"),
+        }
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// A server's answer to request `id`; read it with [`crate::mcp::message::Answer`].
+#[derive(Debug)]
+pub struct Reply {
+    pub id: u64,
+    pub body: Bytes,
+}
+
+/// Asks, in the era the backend is known to speak, at any of its healthy addresses.
+///
+/// # Errors
+/// Why no answer came. A JSON-RPC error is an answer.
+pub async fn ask(client: &Client, backend: &Backend, question: &Question<'_>) -> Result<Reply, Trouble> {
+    let Some(Speaks::Mcp(era)) = backend.speaks() else { return Err(Trouble::NotReady) };
+    let peer = backend.peer().ok_or(Trouble::NotReady)?;
+    ask_at(client, backend, &peer, era, question).await
+}
+
+/// Asks at one address, healthy or not, in a given era.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn ask_at(client: &Client, backend: &Backend, peer: &Arc<HttpPeer>, era: Era, question: &Question<'_>) -> Result<Reply, Trouble> {
+    let exchange = Exchange { client, backend, peer, question };
+    match era {
+        Era::Modern => exchange.attempt(Manner::Modern).await,
+        Era::Legacy => exchange.in_session().await,
+    }
+}
+
+/// Our session with a legacy server, opened if there is none yet.
+///
+/// # Errors
+/// Why the server could not be asked to initialize.
+pub async fn session(client: &Client, backend: &Backend, peer: &Arc<HttpPeer>, question: &Question<'_>) -> Result<Arc<Session>, Trouble> {
+    let exchange = Exchange { client, backend, peer, question };
+    exchange.slot().obtain(exchange.open()).await
+}
+
+/// As whom a message is sent.
+#[derive(Clone, Copy)]
+enum Manner<'s> {
+    /// `initialize`: no revision is agreed yet.
+    Opening,
+    Legacy(&'s Session),
+    Modern,
+}
+
+impl<'s> Manner<'s> {
+    fn session(self) -> Option<&'s Session> {
+        match self {
+            Self::Legacy(session) => Some(session),
+            Self::Opening | Self::Modern => None,
+        }
+    }
+}
+
+/// One attempt's surroundings.
+struct Exchange<'a, 'q> {
+    client: &'a Client,
+    backend: &'a Backend,
+    peer: &'a Arc<HttpPeer>,
+    question: &'a Question<'q>,
+}
+
+impl Exchange<'_, '_> {
+    /// Servers behind one endpoint share a session.
+    fn slot(&self) -> Arc<Slot> {
+        self.backend.sessions.slot(&self.backend.mcp_path(self.question.server))
+    }
+
+    async fn in_session(&self) -> Result<Reply, Trouble> {
+        let slot = self.slot();
+        let session = slot.obtain(self.open()).await?;
+        match self.attempt(Manner::Legacy(&session)).await {
+            Err(Trouble::SessionLost) => {
+                slot.forget(&session);
+                let session = slot.obtain(self.open()).await?;
+                self.attempt(Manner::Legacy(&session)).await
+            }
+            other => other,
+        }
+    }
+
+    /// Opens a session: `initialize`, then `notifications/initialized`.
+    async fn open(&self) -> Result<Session, Trouble> {
+        let params = format!(
+            r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{}}}"#,
+            mcp::LEGACY,
+            serde_json::to_string(&mcp::rest::OurName::default()).unwrap_or_default()
+        );
+        let id = next_id();
+        let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{params}}}"#);
+        let incoming = self.post(body.into(), Manner::Opening, OPENING).await?;
+        let session_id = incoming.text(headers::SESSION).map(str::to_owned);
+        let answer = self.answer(incoming, id, Manner::Opening).await?;
+        let (version, server) = negotiated(&answer).ok_or(Trouble::Protocol("initialize was not answered with a result"))?;
+        let session = Session { id: session_id, version, server };
+        let ready = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        self.post(ready, Manner::Legacy(&session), OPENING).await?.collect(MAX_ANSWER).await?;
+        Ok(session)
+    }
+
+    async fn attempt(&self, manner: Manner<'_>) -> Result<Reply, Trouble> {
+        let id = next_id();
+        let era = if manner.session().is_some() { Era::Legacy } else { Era::Modern };
+        let body = (self.question.encode)(era, id);
+        let incoming = self.post(body.into(), manner, self.remaining()).await?;
+        let body = self.answer(incoming, id, manner).await?;
+        Ok(Reply { id, body })
+    }
+
+    fn remaining(&self) -> Duration {
+        self.question.deadline.saturating_duration_since(Instant::now())
+    }
+
+    async fn post(&self, body: Bytes, manner: Manner<'_>, wait: Duration) -> Result<Incoming<'_>, Trouble> {
+        let head = self.head(body.len(), manner).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
+        let wait = wait.min(self.remaining());
+        if wait.is_zero() {
+            return Err(Failure::TimedOut.into());
+        }
+        let _working = Working::on(self.backend);
+        let started = Instant::now();
+        let result = self.client.send(self.peer, Box::new(head), body, wait).await;
+        // Probes of our own are not traffic.
+        if self.question.trace.is_some() {
+            self.backend.meter.count(ending(&result), started.elapsed());
+        }
+        Ok(result?)
+    }
+
+    fn head(&self, length: usize, manner: Manner<'_>) -> pingora::Result<RequestHeader> {
+        let path = self.backend.mcp_path(self.question.server);
+        let mut head = RequestHeader::build("POST", path.as_bytes(), Some(16))?;
+        head.insert_header(http::header::HOST, self.backend.authority.clone())?;
+        head.insert_header(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+        head.insert_header(http::header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))?;
+        head.insert_header(http::header::CONTENT_LENGTH, HeaderValue::from(length))?;
+        head.insert_header(http::header::USER_AGENT, HeaderValue::from_static(AGENT))?;
+        if let Some(bearer) = &self.backend.bearer {
+            head.insert_header(http::header::AUTHORIZATION, bearer.clone())?;
+        }
+        if let Some(trace) = self.question.trace {
+            head.insert_header("x-request-id", trace.request_id.clone())?;
+            head.insert_header("traceparent", trace.traceparent.clone())?;
+        }
+        match manner {
+            Manner::Opening => {}
+            Manner::Legacy(session) => legacy_head(&mut head, session)?,
+            Manner::Modern => self.modern_head(&mut head)?,
+        }
+        Ok(head)
+    }
+
+    fn modern_head(&self, head: &mut RequestHeader) -> pingora::Result<()> {
+        head.insert_header("MCP-Protocol-Version", HeaderValue::from_static(mcp::MODERN))?;
+        head.insert_header("Mcp-Method", self.question.method)?;
+        if let Some(name) = self.question.name {
+            head.insert_header("Mcp-Name", headers::encode(name).as_ref())?;
+        }
+        for (name, value) in self.question.params {
+            head.insert_header(name.clone(), value.as_str())?;
+        }
+        Ok(())
+    }
+
+    /// The answer with our id, from a JSON body or an event stream.
+    async fn answer(&self, incoming: Incoming<'_>, id: u64, manner: Manner<'_>) -> Result<Bytes, Trouble> {
+        let status = incoming.status();
+        if status.is_success() && incoming.is_event_stream() {
+            return self.from_stream(incoming, id, manner).await;
+        }
+        let body = incoming.collect(MAX_ANSWER).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let in_session = manner.session().is_some_and(|session| session.id.is_some());
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Trouble::Refused(status)),
+            StatusCode::NOT_FOUND if in_session => Err(Trouble::SessionLost),
+            // Not only 404: server-everything says 400 `No valid session ID provided`.
+            StatusCode::BAD_REQUEST if in_session && mentions_session(&body) => Err(Trouble::SessionLost),
+            _ if status.is_client_error() && is_error(&body) => Ok(body),
+            _ => Err(Trouble::Status(status)),
+        }
+    }
+
+    /// Reads events until the answer: priming events and comments are skipped, notifications handed on, and requests
+    /// of the server declined, because a server that waits for an answer nobody can give would hang forever.
+    async fn from_stream(&self, mut incoming: Incoming<'_>, id: u64, manner: Manner<'_>) -> Result<Bytes, Trouble> {
+        let mut events = sse::Decoder::new(MAX_ANSWER);
+        loop {
+            // A deadline of the whole answer, not of one read: keep-alive comments must not extend it.
+            let wait = self.remaining();
+            if wait.is_zero() {
+                return Err(Failure::TimedOut.into());
+            }
+            incoming.set_wait(wait);
+            let Some(chunk) = incoming.chunk().await? else {
+                return Err(Trouble::Protocol("the event stream ended before the answer"));
+            };
+            events.push(&chunk);
+            while let Some(event) = events.next().map_err(|_| Failure::TooLarge)? {
+                let data = Bytes::from(event.data);
+                match serde_json::from_slice::<Response<'_>>(&data) {
+                    Ok(message) if message.method.is_none() && has_id(&message, id) => return Ok(data),
+                    Ok(message) if message.method.is_some() && message.id.is_some() => self.decline(&message, manner).await?,
+                    Ok(message) if message.method.is_some() => self.notice(data.clone()).await,
+                    // A priming event, or an answer to somebody else.
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    async fn notice(&self, message: Bytes) {
+        if let Some(notices) = &self.question.notices {
+            // The receiver goes when the caller went; the answer is still wanted by nobody else, so this is no error.
+            let _ = notices.send(message).await;
+        }
+    }
+
+    async fn decline(&self, request: &Response<'_>, manner: Manner<'_>) -> Result<(), Trouble> {
+        let (Some(id), Some(_)) = (request.id, manner.session()) else { return Ok(()) };
+        let answer = if request.method.as_deref() == Some("ping") {
+            format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.get())
+        } else {
+            let code = mcp::error::METHOD_NOT_FOUND;
+            format!(r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":{code},"message":"the caller cannot answer requests"}}}}"#, id.get())
+        };
+        self.post(answer.into(), manner, OPENING).await?.collect(MAX_ANSWER).await?;
+        Ok(())
+    }
+}
+
+/// How we call ourselves.
+pub const AGENT: &str = concat!("mcp-gateway/", env!("CARGO_PKG_VERSION"));
+
+fn legacy_head(head: &mut RequestHeader, session: &Session) -> pingora::Result<()> {
+    head.insert_header("MCP-Protocol-Version", session.version.as_str())?;
+    if let Some(id) = &session.id {
+        head.insert_header("Mcp-Session-Id", id.as_str())?;
+    }
+    Ok(())
+}
+
+/// Counts a request in flight for as long as it lives.
+pub struct Working<'b>(&'b Backend);
+
+impl<'b> Working<'b> {
+    pub fn on(backend: &'b Backend) -> Self {
+        backend.meter.in_flight.inc();
+        Self(backend)
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.meter.in_flight.dec();
+    }
+}
+
+/// How an upstream request ended, for the metrics.
+pub fn ending(result: &Result<Incoming<'_>, Failure>) -> Ending {
+    match result {
+        Ok(incoming) => Ending::Status(incoming.status().as_u16()),
+        Err(Failure::NotSent(_)) => Ending::Unreachable,
+        Err(_) => Ending::Broken,
+    }
+}
+
+/// Ids of our own requests; never the client's, which may collide.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn has_id(message: &Response<'_>, id: u64) -> bool {
+    message.id.is_some_and(|raw| raw.get().parse() == Ok(id))
+}
+
+fn is_error(body: &[u8]) -> bool {
+    serde_json::from_slice::<Response<'_>>(body).is_ok_and(|message| message.error.is_some())
+}
+
+fn mentions_session(body: &[u8]) -> bool {
+    String::from_utf8_lossy(body).to_ascii_lowercase().contains("session")
+}
+
+/// The revision and the server's own name.
+fn negotiated(answer: &[u8]) -> Option<(String, String)> {
+    #[derive(serde::Deserialize)]
+    struct Initialized {
+        #[serde(rename = "protocolVersion")]
+        version: String,
+        #[serde(rename = "serverInfo", default)]
+        info: Info,
+    }
+    #[derive(serde::Deserialize, Default)]
+    struct Info {
+        name: String,
+    }
+    let message: Response<'_> = serde_json::from_slice(answer).ok()?;
+    let result: Initialized = serde_json::from_str(message.result?.get()).ok()?;
+    // It goes out again as a header value.
+    result.version.bytes().all(|b| b.is_ascii_graphic()).then_some((result.version, result.info.name))
+}

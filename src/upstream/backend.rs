@@ -1,0 +1,182 @@
+//! One backend at run time: its addresses and their health (Pingora's `Backends`), what it told about itself, and our
+//! sessions with it. Lives on through reloads as long as its configuration stays the same.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use pingora::lb::Backends;
+use pingora::upstreams::peer::HttpPeer;
+
+use super::facts::{Facts, Speaks};
+use super::health::Check;
+use super::peer::{Dialer, Resolver};
+use super::session_pool::SessionPool;
+use crate::config::{self, Protocol};
+use crate::egress::Client;
+use crate::observe::metrics::{BackendMeter, Metrics};
+
+/// One instance that serves MCP servers.
+pub struct Backend {
+    pub conf: Arc<config::Backend>,
+    pub thresholds: config::LoadBalancer,
+    /// `Host` of our requests.
+    pub authority: HeaderValue,
+    /// `Authorization` of our requests.
+    pub bearer: Option<HeaderValue>,
+    pub meter: BackendMeter,
+    pub sessions: SessionPool,
+    facts: ArcSwap<Facts>,
+    addresses: Backends,
+    dialer: Dialer,
+    /// The healthy addresses, ready to dial; empty while the backend is unhealthy.
+    ready: ArcSwap<Vec<Arc<HttpPeer>>>,
+    turn: AtomicUsize,
+    /// Unix time of the last health check in seconds; 0 before the first.
+    checked: AtomicI64,
+}
+
+impl Backend {
+    /// # Errors
+    /// When something its configuration names cannot be used (a CA file).
+    pub fn new(
+        conf: &Arc<config::Backend>,
+        thresholds: &config::LoadBalancer,
+        metrics: &Metrics,
+        probes: &Arc<Client>,
+    ) -> Result<Arc<Self>, String> {
+        let dialer = Dialer::new(conf)?;
+        let backend = Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
+            let mut addresses = Backends::new(Box::new(Resolver::new(conf)));
+            addresses.set_health_check(Box::new(Check::new(this.clone(), Arc::clone(probes), thresholds)));
+            Self {
+                authority: authority(&conf.url),
+                bearer: conf.credential.as_ref().and_then(|token| bearer(token.expose())),
+                meter: metrics.backend(&conf.name),
+                sessions: SessionPool::default(),
+                facts: ArcSwap::from_pointee(configured_facts(conf)),
+                addresses,
+                dialer,
+                ready: ArcSwap::default(),
+                turn: AtomicUsize::new(0),
+                checked: AtomicI64::new(0),
+                conf: Arc::clone(conf),
+                thresholds: thresholds.clone(),
+            }
+        });
+        Ok(backend)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.conf.name
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        !self.ready.load().is_empty()
+    }
+
+    /// A healthy address, each in turn.
+    pub fn peer(&self) -> Option<Arc<HttpPeer>> {
+        let ready = self.ready.load();
+        match ready.len() {
+            0 => None,
+            1 => Some(Arc::clone(&ready[0])),
+            n => Some(Arc::clone(&ready[self.turn.fetch_add(1, Ordering::Relaxed) % n])),
+        }
+    }
+
+    /// Some address, healthy or not: for asking what it is before it counts as healthy.
+    pub fn any_peer(&self) -> Option<Arc<HttpPeer>> {
+        let endpoints = self.addresses.get_backend();
+        endpoints.iter().find_map(|endpoint| endpoint.addr.as_inet().map(|address| self.dial(*address)))
+    }
+
+    /// The dial target for an address that may not be healthy yet.
+    pub fn dial(&self, address: SocketAddr) -> Arc<HttpPeer> {
+        self.dialer.peer(address)
+    }
+
+    pub fn facts(&self) -> Arc<Facts> {
+        self.facts.load_full()
+    }
+
+    /// Publishes new facts; tells whether they differ from the old ones.
+    pub fn learn(&self, facts: Facts) -> bool {
+        if **self.facts.load() == facts {
+            return false;
+        }
+        self.facts.store(Arc::new(facts));
+        true
+    }
+
+    /// What it speaks, as told or as configured.
+    pub fn speaks(&self) -> Option<Speaks> {
+        self.facts.load().speaks
+    }
+
+    /// Whether native requests can be passed to it. Before it was asked, anything but declared middleware may.
+    pub fn takes_native(&self) -> bool {
+        self.speaks().map_or(self.conf.protocol != Protocol::Middleware, Speaks::is_mcp)
+    }
+
+    /// The path of `server`'s MCP endpoint on it.
+    pub fn mcp_path(&self, server: &str) -> String {
+        self.path(&self.conf.mcp_path.replace("{server}", server))
+    }
+
+    /// A path below the backend's base path.
+    pub fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.conf.url.path().trim_end_matches('/'))
+    }
+
+    /// Resolves its name and checks every address once; tells whether any is alive.
+    pub async fn check(&self) -> bool {
+        if let Err(error) = self.addresses.update(|_| {}).await {
+            log::warn!("backend {}: {error}", self.name());
+        }
+        self.addresses.run_health_check(true).await;
+        self.checked.store(jiff::Timestamp::now().as_second(), Ordering::Relaxed);
+        self.addresses.get_backend().iter().any(|endpoint| self.addresses.ready(endpoint))
+    }
+
+    /// Makes the outcome of the last check effective; tells whether the backend became healthy or unhealthy by it.
+    pub fn publish_health(&self) -> bool {
+        let endpoints = self.addresses.get_backend();
+        let healthy = endpoints.iter().filter(|endpoint| self.addresses.ready(endpoint));
+        let addresses: Vec<SocketAddr> = healthy.filter_map(|endpoint| endpoint.addr.as_inet().copied()).collect();
+        let was = self.is_healthy();
+        let known = self.ready.load();
+        let same =
+            known.len() == addresses.len() && known.iter().zip(&addresses).all(|(peer, address)| peer._address.as_inet() == Some(address));
+        if !same {
+            self.ready.store(Arc::new(addresses.iter().map(|address| self.dial(*address)).collect()));
+        }
+        self.meter.up.set(i64::from(self.is_healthy()));
+        was != self.is_healthy()
+    }
+
+    /// When its health was last checked.
+    pub fn last_check(&self) -> Option<jiff::Timestamp> {
+        let second = self.checked.load(Ordering::Relaxed);
+        (second != 0).then(|| jiff::Timestamp::from_second(second).unwrap_or_default())
+    }
+}
+
+/// What the configuration alone tells, before the backend was asked.
+fn configured_facts(conf: &config::Backend) -> Facts {
+    Facts { speaks: None, servers: conf.capabilities.iter().map(|name| (name.clone(), super::facts::Server::default())).collect() }
+}
+
+fn authority(url: &url::Url) -> HeaderValue {
+    let host = url.host_str().unwrap_or_default();
+    let text = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("backend"))
+}
+
+fn bearer(token: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}

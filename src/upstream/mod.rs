@@ -1,0 +1,131 @@
+//! Everything behind us. `Upstream` is the set of backends of one configuration and the directory of their servers;
+//! `tend` is the background loop that keeps one backend's addresses, health and facts fresh.
+//!
+//! Reading order: `backend` (one instance), `pool` (who serves what), `balance` (whose turn), `ask` (one JSON-RPC
+//! request to one backend), `session_pool` (our legacy sessions), `catalog` (learning), `health`, `peer`, `facts`.
+
+pub mod ask;
+pub mod backend;
+pub mod balance;
+pub mod catalog;
+pub mod facts;
+pub mod health;
+pub mod peer;
+pub mod pool;
+pub mod session_pool;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures::future::join_all;
+
+use self::backend::Backend;
+use self::pool::{Directory, Pool};
+use crate::config::Config;
+use crate::egress::Client;
+use crate::observe::metrics::Metrics;
+
+/// How long a backend's facts are believed before it is asked again.
+const FACTS_AGE: Duration = Duration::from_secs(60);
+/// A backend that answers its health check but could not say what it is gets asked again this soon.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// The backends of one configuration and who serves what among them.
+pub struct Upstream {
+    pub backends: Vec<Arc<Backend>>,
+    directory: ArcSwap<Directory>,
+}
+
+impl Upstream {
+    /// Builds the set for `config`; backends of `old` whose configuration is the same live on.
+    ///
+    /// # Errors
+    /// What a backend names that cannot be used.
+    pub fn build(config: &Config, old: Option<&Self>, metrics: &Metrics, probes: &Arc<Client>) -> Result<Self, String> {
+        let backends = config.backends.iter().map(|conf| {
+            let same = |backend: &&Arc<Backend>| backend.conf == *conf && backend.thresholds == config.load_balancer;
+            let kept = old.and_then(|old| old.backends.iter().find(same));
+            match kept {
+                Some(backend) => Ok(Arc::clone(backend)),
+                None => Backend::new(conf, &config.load_balancer, metrics, probes).map_err(|e| format!("backend {}: {e}", conf.name)),
+            }
+        });
+        let upstream = Self { backends: backends.collect::<Result<_, _>>()?, directory: ArcSwap::default() };
+        if let Some(old) = old {
+            upstream.directory.store(old.directory.load_full());
+        }
+        upstream.gather();
+        Ok(upstream)
+    }
+
+    /// Rebuilds the directory from what the backends told.
+    pub fn gather(&self) {
+        self.directory.rcu(|old| Directory::gather(&self.backends, old));
+    }
+
+    pub fn directory(&self) -> arc_swap::Guard<Arc<Directory>> {
+        self.directory.load()
+    }
+
+    /// The pool of a server.
+    pub fn pool(&self, server: &str) -> Option<Arc<Pool>> {
+        self.directory.load().pools.get(server).cloned()
+    }
+
+    /// Checks and asks every backend not known yet, up to `limit`, so that a new set can take traffic when published.
+    pub async fn acquaint(&self, probes: &Client, limit: Duration) {
+        let strangers = self.backends.iter().filter(|backend| backend.last_check().is_none());
+        let all = join_all(strangers.map(|backend| visit(backend, probes)));
+        let _ = tokio::time::timeout(limit, all).await;
+        self.gather();
+    }
+}
+
+/// One look at a backend: resolve, check, and learn what it is if it is alive. Tells whether it could be learned.
+async fn visit(backend: &Backend, probes: &Client) -> bool {
+    let alive = backend.check().await;
+    // A backend is asked what it is before it counts as healthy, so that its first request finds it known.
+    let learned = alive && identify(backend, probes).await;
+    backend.publish_health();
+    learned
+}
+
+async fn identify(backend: &Backend, probes: &Client) -> bool {
+    match catalog::identify(probes, backend).await {
+        Ok(facts) => {
+            backend.learn(facts);
+            true
+        }
+        Err(cause) => {
+            log::warn!("backend {}: {cause}", backend.name());
+            false
+        }
+    }
+}
+
+/// Looks after one backend for as long as the task lives. `changed` is called when the directory may have changed.
+pub async fn tend(backend: Arc<Backend>, probes: Arc<Client>, changed: impl Fn() + Send) {
+    let mut asked: Option<Instant> = None;
+    let mut seen = false;
+    loop {
+        if asked.is_some_and(|at| at.elapsed() < FACTS_AGE) {
+            backend.check().await;
+            if backend.publish_health() {
+                // It went or came back, perhaps as something else.
+                asked = None;
+                continue;
+            }
+        } else if visit(&backend, &probes).await {
+            seen = true;
+            changed();
+            backend.learn(catalog::inventory(&probes, &backend).await);
+            changed();
+            asked = Some(Instant::now());
+        }
+        let interval = backend.conf.health_check.interval;
+        // One that was never seen may just be starting beside us; one that fell is asked at the pace configured.
+        let eager = asked.is_none() && (!seen || backend.is_healthy());
+        tokio::time::sleep(if eager { interval.min(ASK_AGAIN) } else { interval }).await;
+    }
+}

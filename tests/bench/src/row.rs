@@ -1,0 +1,101 @@
+//! The vocabulary of the benchmark: what is measured, over which lane, with which answer.
+
+use clap::ValueEnum;
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Row {
+    /// Bare Pingora proxy, its default runtime
+    Pingora,
+    /// Bare Pingora proxy, one plain runtime per worker
+    PingoraNosteal,
+    Nginx,
+    /// The gateway, POST /mcp/{server}
+    GatewayNative,
+    /// The gateway, POST /api/mcp/{server}
+    GatewayRest,
+}
+
+/// A process under test; the gateway serves two rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Pingora,
+    PingoraNosteal,
+    Nginx,
+    Gateway,
+}
+
+/// The form a call is made in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    Native,
+    Rest,
+}
+
+/// How much the tool answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    Small,
+    Large,
+}
+
+pub const SIZES: [Size; 2] = [Size::Small, Size::Large];
+
+impl Row {
+    /// What the others are compared with.
+    pub const YARDSTICK: Self = Self::Pingora;
+
+    pub fn subject(self) -> Subject {
+        match self {
+            Self::Pingora => Subject::Pingora,
+            Self::PingoraNosteal => Subject::PingoraNosteal,
+            Self::Nginx => Subject::Nginx,
+            Self::GatewayNative | Self::GatewayRest => Subject::Gateway,
+        }
+    }
+
+    pub fn lane(self) -> Lane {
+        match self {
+            Self::GatewayRest => Lane::Rest,
+            _ => Lane::Native,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pingora => "pingora",
+            Self::PingoraNosteal => "pingora-nosteal",
+            Self::Nginx => "nginx",
+            Self::GatewayNative => "gateway-native",
+            Self::GatewayRest => "gateway-rest",
+        }
+    }
+}
+
+impl Subject {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pingora => "pingora",
+            Self::PingoraNosteal => "pingora-nosteal",
+            Self::Nginx => "nginx",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+impl Size {
+    /// Bytes of text in the result; the small one makes a result object of about 300.
+    pub fn text(self) -> usize {
+        match self {
+            Self::Small => 230,
+            Self::Large => 64 * 1024,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Small => "300 B",
+            Self::Large => "64 KB",
+        }
+    }
+}
