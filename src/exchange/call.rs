@@ -67,10 +67,10 @@ impl Call<'_> {
 
     async fn at(&self, member: &Member) -> Result<Done, Stop> {
         if member.backend.speaks() == Some(Speaks::Middleware) {
-            return middleware::forward(self, member).await;
+            return Box::pin(middleware::forward(self, member)).await;
         }
         if self.request.method.paged && self.form == Form::V1 {
-            return self.whole_list(member).await;
+            return Box::pin(self.whole_list(member)).await;
         }
         let reply = self.ask_with_headers(member).await?;
         let result = self.read(member, &reply)?;
@@ -114,9 +114,12 @@ impl Call<'_> {
         let is_tool = self.request.method.mcp == "tools/call";
         let known = self.request.name().filter(|_| is_tool).and_then(|name| member.tool(name));
         let reply = self.ask(member, None, &known.map(|tool| values(tool, arguments)).unwrap_or_default()).await?;
-        if !is_tool || !is_header_mismatch(&reply) {
-            return Ok(reply);
-        }
+        if is_tool && is_header_mismatch(&reply) { Box::pin(self.ask_informed(member)).await } else { Ok(reply) }
+    }
+
+    /// The repetition with the headers the server's tools call for now.
+    async fn ask_informed(&self, member: &Member) -> Result<Reply, Stop> {
+        let arguments = self.request.params.get("arguments");
         let facts = catalog::inventory(self.client, &member.backend).await;
         let params = facts.servers.get(&*self.pool.server).and_then(|server| {
             let tool = server.tools.as_ref()?.get(self.request.name()?)?;

@@ -5,16 +5,16 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use pingora::http::RequestHeader;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::call::{Call, Done, Stop};
+use crate::egress::Outgoing;
 use crate::mcp::members::Members;
 use crate::mcp::rest;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject};
-use crate::upstream::ask::{self, Trouble, Working, ending};
+use crate::upstream::ask::{Trouble, Working, ending};
 use crate::upstream::pool::Member;
 
 /// The largest answer read into memory.
@@ -43,12 +43,11 @@ impl Serialize for Params<'_> {
 /// Where to go from here.
 pub async fn forward(call: &Call<'_>, member: &Member) -> Result<Done, Stop> {
     let backend = &member.backend;
-    let peer = backend.peer().ok_or(Stop::Elsewhere(Trouble::NotReady))?;
+    let target = backend.target().ok_or(Stop::Elsewhere(Trouble::NotReady))?;
     let body = written(call);
-    let head = head(call, member, body.len()).map_err(|e| Reject::new(Code::Internal, "the request cannot be written").because(e))?;
     let working = Working::on(backend);
     let started = Instant::now();
-    let sent = call.client.send(&peer, Box::new(head), body, backend.conf.timeout).await;
+    let sent = call.client.send(&target, head(call, member), body, backend.conf.timeout).await;
     backend.meter.count(ending(&sent), started.elapsed());
     let incoming = sent.map_err(|failure| Stop::of(failure.into(), member))?;
     let status = incoming.status();
@@ -64,20 +63,12 @@ fn written(call: &Call<'_>) -> Bytes {
     serde_json::to_vec(&written).unwrap_or_default().into()
 }
 
-fn head(call: &Call<'_>, member: &Member, length: usize) -> pingora::Result<RequestHeader> {
+fn head(call: &Call<'_>, member: &Member) -> Outgoing {
     let path = member.backend.path(&format!("/api/mcp/{}", call.pool.server));
-    let mut head = RequestHeader::build("POST", path.as_bytes(), Some(12))?;
-    head.insert_header(http::header::HOST, member.backend.authority.clone())?;
-    head.insert_header(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
-    head.insert_header(http::header::ACCEPT, HeaderValue::from_static("application/json"))?;
-    head.insert_header(http::header::CONTENT_LENGTH, HeaderValue::from(length))?;
-    head.insert_header(http::header::USER_AGENT, HeaderValue::from_static(ask::AGENT))?;
-    head.insert_header("x-request-id", call.trace.request_id.clone())?;
-    head.insert_header("traceparent", call.trace.traceparent.clone())?;
-    if let Some(bearer) = &member.backend.bearer {
-        head.insert_header(http::header::AUTHORIZATION, bearer.clone())?;
-    }
-    Ok(head)
+    let mut head = member.backend.request("POST", &path, HeaderValue::from_static("application/json"));
+    head.header("x-request-id", call.trace.request_id);
+    head.header("traceparent", call.trace.traceparent);
+    head
 }
 
 fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> Result<Done, Stop> {

@@ -6,11 +6,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{self, HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
+use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
 
 use super::{may_go_elsewhere, refuse};
-use crate::egress::{Client, Incoming};
+use crate::egress::{Client, Incoming, Outgoing};
 use crate::mcp::headers;
 use crate::mcp::session::Session;
 use crate::reject::{Code, Reject, Verdict};
@@ -21,9 +20,9 @@ use crate::upstream::pool::{Member, Pool, Want};
 /// A native request, judged.
 pub struct Native<'n> {
     pub pool: &'n Pool,
-    pub method: &'n http::Method,
-    /// The client's headers.
-    pub headers: &'n HeaderMap,
+    pub method: &'static str,
+    /// The client's header lines that go upstream (see [`forwarded`]).
+    pub lines: Vec<u8>,
     pub body: Bytes,
     /// The session it belongs to, which only its own backend can continue.
     pub session: Option<&'n Session>,
@@ -71,35 +70,42 @@ impl Native<'_> {
 
     async fn send<'c>(&self, client: &'c Client, member: &Member) -> Result<Open<'c>, Trouble> {
         let backend = &member.backend;
-        let peer = backend.peer().ok_or(Trouble::NotReady)?;
+        let target = backend.target().ok_or(Trouble::NotReady)?;
         let head = self.head(member).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
         let _working = Working::on(backend);
         let started = Instant::now();
-        let sent = client.send(&peer, Box::new(head), self.body.clone(), backend.conf.timeout).await;
+        let sent = client.send(&target, head, self.body.clone(), backend.conf.timeout).await;
         backend.meter.count(ending(&sent), started.elapsed());
         Ok(Open { incoming: sent?, backend: Arc::clone(backend) })
     }
 
-    fn head(&self, member: &Member) -> pingora::Result<RequestHeader> {
-        let mut head = RequestHeader::build(self.method.clone(), member.path.as_bytes(), Some(16))?;
-        head.insert_header(header::HOST, member.backend.authority.clone())?;
-        for (name, value) in self.headers.iter().filter(|(name, _)| is_forwarded(name)) {
-            head.append_header(name.clone(), value.clone())?;
-        }
-        if *self.method == http::Method::POST {
-            head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
-            head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()))?;
+    fn head(&self, member: &Member) -> Result<Outgoing, InvalidHeaderValue> {
+        let mut head = Outgoing::new(self.method, &member.path, &member.backend.authority);
+        head.lines(&self.lines);
+        if self.method == "POST" {
+            head.header("content-type", &HeaderValue::from_static("application/json"));
         }
         if let Some(session) = self.session {
-            head.insert_header(headers::SESSION, session.id.as_str())?;
+            head.text(headers::SESSION, &session.id)?;
         }
         if let Some(bearer) = &member.backend.bearer {
-            head.insert_header(header::AUTHORIZATION, bearer.clone())?;
+            head.header("authorization", bearer);
         }
-        head.insert_header("x-request-id", self.trace.request_id.clone())?;
-        head.insert_header("traceparent", self.trace.traceparent.clone())?;
+        head.header("x-request-id", self.trace.request_id);
+        head.header("traceparent", self.trace.traceparent);
         Ok(head)
     }
+}
+
+/// The lines of a client's headers that go upstream, written once for every attempt.
+pub fn forwarded(headers: &HeaderMap) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(512);
+    for (name, value) in headers.iter().filter(|(name, _)| is_forwarded(name)) {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            lines.extend_from_slice(part);
+        }
+    }
+    lines
 }
 
 /// What of a client's headers goes upstream: what MCP and tracing need, by name. A list of what is let through cannot

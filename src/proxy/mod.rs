@@ -78,7 +78,7 @@ impl ProxyHttp for Gateway {
             if reject.code.status() >= 500 {
                 log::warn!("{} {path}: {reject}", ctx.request_id());
             }
-            reply::refuse(client, ctx, &reject, &body).await?;
+            Box::pin(reply::refuse(client, ctx, &reject, &body)).await?;
         }
         Ok(true)
     }

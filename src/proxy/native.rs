@@ -41,7 +41,7 @@ pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, pla
     };
     ctx.told.backend = Some(opened.backend.name().to_owned());
     let status = opened.incoming.status();
-    let mut head = reply::relayed(opened.incoming.headers(), status, ctx, client)?;
+    let mut head = reply::relayed(&opened.incoming, ctx, client)?;
     if let Err(reject) = seal(state, plan, &opened, &mut head) {
         return Ok(Err(reject));
     }
@@ -66,13 +66,11 @@ pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, pla
 
 /// Opens the exchange unless the client leaves first.
 async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan: &Native<'_>) -> Option<Verdict<Open<'s>>> {
-    // The client's header is borrowed by the request while its connection is watched, hence the copy.
     let request = client.req_header();
-    let (method, client_headers) = (request.method.clone(), request.headers.clone());
     let native = native::Native {
         pool: &plan.pool,
-        method: &method,
-        headers: &client_headers,
+        method: method(&request.method),
+        lines: native::forwarded(&request.headers),
         body: plan.body.clone(),
         session: plan.session.as_ref(),
         trace: ctx.trace(),
@@ -81,6 +79,15 @@ async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan:
         biased;
         opened = native.open(&state.shared.client) => Some(opened),
         () = relay::departure(client) => None,
+    }
+}
+
+/// The methods that lead here (see `route`).
+fn method(method: &http::Method) -> &'static str {
+    match *method {
+        http::Method::GET => "GET",
+        http::Method::DELETE => "DELETE",
+        _ => "POST",
     }
 }
 

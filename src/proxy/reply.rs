@@ -10,6 +10,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::{ErrorType, OrErr as _, Result};
 
 use super::ctx::{Ctx, Dialect};
+use crate::egress::Incoming;
 use crate::mcp::message;
 use crate::page::Page;
 use crate::reject::Reject;
@@ -62,11 +63,12 @@ fn content_type(text: Cow<'static, str>) -> Result<HeaderValue> {
 }
 
 /// The header of an answer that is relayed: the upstream's, less what belongs to its connection.
-pub fn relayed(upstream: &http::HeaderMap, status: StatusCode, ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
-    let mut head = ResponseHeader::build(status, Some(upstream.len() + 3))?;
-    for (name, value) in upstream {
-        if !is_hop_by_hop(name) && !is_nominated(upstream, name) {
-            head.append_header(name.clone(), value.clone())?;
+pub fn relayed(incoming: &Incoming<'_>, ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
+    let mut head = incoming.header().cloned().map_or_else(|| ResponseHeader::build(incoming.status(), None), Ok)?;
+    let nominated = nominated(&head.headers);
+    for name in HOP_BY_HOP.iter().map(|name| HeaderName::from_static(name)).chain(nominated) {
+        if head.headers.contains_key(&name) {
+            head.remove_header(&name);
         }
     }
     head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
@@ -94,23 +96,14 @@ fn frame(head: &mut ResponseHeader, client: &ServerSession) -> Result<()> {
     Ok(())
 }
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "x-request-id"
-    )
-}
+/// What concerns one connection only (RFC 9110 §7.6.1).
+const HOP_BY_HOP: &[&str] =
+    &["connection", "keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade"];
 
-/// Whether `Connection` names the header (RFC 9110 §7.6.1).
-fn is_nominated(upstream: &http::HeaderMap, name: &HeaderName) -> bool {
-    let mut nominations = upstream.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    nominations.any(|list| list.split(',').any(|token| token.trim().eq_ignore_ascii_case(name.as_str())))
+/// The headers that `Connection` declares to be of its kind.
+fn nominated(headers: &http::HeaderMap) -> Vec<HeaderName> {
+    let lists = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = lists.flat_map(|list| list.split(',')).map(str::trim);
+    // A sender cannot declare away what frames the message.
+    names.filter(|name| !name.eq_ignore_ascii_case("content-length")).filter_map(|name| name.parse().ok()).collect()
 }

@@ -1,5 +1,7 @@
 //! The REST lane: single calls, batches, and calls whose progress is streamed.
 
+use std::pin::Pin;
+
 use bytes::Bytes;
 use futures::stream;
 use futures::{FutureExt as _, StreamExt as _};
@@ -32,9 +34,9 @@ const NOTICES: usize = 64;
 /// The inner error is a refusal to be written; the outer one means the connection must be closed.
 pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>) -> Result<Verdict<()>> {
     match &plan.payload {
-        Payload::One(request) if wants_events(client) => streamed(state, client, ctx, plan, request).await.map(Ok),
+        Payload::One(request) if wants_events(client) => Box::pin(streamed(state, client, ctx, plan, request)).await.map(Ok),
         Payload::One(request) => single(state, client, ctx, plan, request).await,
-        Payload::Batch(requests) => batch(state, client, ctx, plan, requests).await.map(Ok),
+        Payload::Batch(requests) => Box::pin(batch(state, client, ctx, plan, requests)).await.map(Ok),
     }
 }
 
@@ -46,7 +48,8 @@ fn wants_events(client: &ServerSession) -> bool {
 async fn single(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) -> Result<Verdict<()>> {
     let answer = {
         let call = call(state, ctx, plan, request, None);
-        attended(client, call.run()).await?
+        let run = std::pin::pin!(call.run());
+        attended(client, run).await?
     };
     record(state, ctx, plan, request, &answer);
     match answer {
@@ -59,7 +62,7 @@ async fn single(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: 
 }
 
 /// Runs `work` unless the client leaves first; dropping it closes the upstream connection.
-async fn attended<T>(client: &mut ServerSession, work: impl Future<Output = T>) -> Result<T> {
+async fn attended<T>(client: &mut ServerSession, work: Pin<&mut impl Future<Output = T>>) -> Result<T> {
     tokio::select! {
         biased;
         done = work => Ok(done),
@@ -97,7 +100,7 @@ async fn batch(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &
         // Boxed, because the compiler cannot yet see that the bare futures are `Send` (rust-lang/rust#102211).
         let elements: Vec<_> = requests.iter().map(|request| element(state, ctx, plan, request).boxed()).collect();
         let work = stream::iter(elements).buffered(AT_ONCE).collect::<Vec<_>>();
-        attended(client, work).await?
+        attended(client, std::pin::pin!(work)).await?
     };
     let mut body = b"[".to_vec();
     body.extend_from_slice(&answers.join(&b','));

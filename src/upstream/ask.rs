@@ -8,22 +8,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::InvalidHeaderValue;
 use http::{HeaderValue, StatusCode};
-use pingora::http::RequestHeader;
-use pingora::upstreams::peer::HttpPeer;
 use tokio::sync::mpsc;
 
 use super::backend::Backend;
 use super::facts::Speaks;
 use super::session_pool::{Session, Slot};
 use crate::call::Era;
-use crate::egress::{Client, Failure, Incoming};
+use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
 use crate::mcp::message::Response;
 use crate::mcp::{self, headers, sse};
 use crate::observe::metrics::Ending;
 
 /// The largest answer read into memory.
 const MAX_ANSWER: usize = 64 << 20;
+/// What every Streamable HTTP request must accept.
+const JSON_OR_EVENTS: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 /// How long we wait for a session to open.
 const OPENING: Duration = Duration::from_secs(10);
 
@@ -98,16 +99,16 @@ pub struct Reply {
 /// Why no answer came. A JSON-RPC error is an answer.
 pub async fn ask(client: &Client, backend: &Backend, question: &Question<'_>) -> Result<Reply, Trouble> {
     let Some(Speaks::Mcp(era)) = backend.speaks() else { return Err(Trouble::NotReady) };
-    let peer = backend.peer().ok_or(Trouble::NotReady)?;
-    ask_at(client, backend, &peer, era, question).await
+    let target = backend.target().ok_or(Trouble::NotReady)?;
+    ask_at(client, backend, &target, era, question).await
 }
 
 /// Asks at one address, healthy or not, in a given era.
 ///
 /// # Errors
 /// As [`ask`].
-pub async fn ask_at(client: &Client, backend: &Backend, peer: &Arc<HttpPeer>, era: Era, question: &Question<'_>) -> Result<Reply, Trouble> {
-    let exchange = Exchange { client, backend, peer, question };
+pub async fn ask_at(client: &Client, backend: &Backend, target: &Arc<Target>, era: Era, question: &Question<'_>) -> Result<Reply, Trouble> {
+    let exchange = Exchange { client, backend, target, question };
     match era {
         Era::Modern => exchange.attempt(Manner::Modern).await,
         Era::Legacy => exchange.in_session().await,
@@ -118,8 +119,8 @@ pub async fn ask_at(client: &Client, backend: &Backend, peer: &Arc<HttpPeer>, er
 ///
 /// # Errors
 /// Why the server could not be asked to initialize.
-pub async fn session(client: &Client, backend: &Backend, peer: &Arc<HttpPeer>, question: &Question<'_>) -> Result<Arc<Session>, Trouble> {
-    let exchange = Exchange { client, backend, peer, question };
+pub async fn session(client: &Client, backend: &Backend, target: &Arc<Target>, question: &Question<'_>) -> Result<Arc<Session>, Trouble> {
+    let exchange = Exchange { client, backend, target, question };
     exchange.slot().obtain(exchange.open()).await
 }
 
@@ -145,7 +146,7 @@ impl<'s> Manner<'s> {
 struct Exchange<'a, 'q> {
     client: &'a Client,
     backend: &'a Backend,
-    peer: &'a Arc<HttpPeer>,
+    target: &'a Arc<Target>,
     question: &'a Question<'q>,
 }
 
@@ -157,15 +158,23 @@ impl Exchange<'_, '_> {
 
     async fn in_session(&self) -> Result<Reply, Trouble> {
         let slot = self.slot();
-        let session = slot.obtain(self.open()).await?;
+        let session = match slot.current() {
+            Some(session) => session,
+            None => Box::pin(slot.obtain(self.open())).await?,
+        };
         match self.attempt(Manner::Legacy(&session)).await {
             Err(Trouble::SessionLost) => {
                 slot.forget(&session);
-                let session = slot.obtain(self.open()).await?;
-                self.attempt(Manner::Legacy(&session)).await
+                Box::pin(self.again(&slot)).await
             }
             other => other,
         }
+    }
+
+    /// The one repetition: the server said that it did not execute the request for want of a session.
+    async fn again(&self, slot: &Slot) -> Result<Reply, Trouble> {
+        let session = slot.obtain(self.open()).await?;
+        self.attempt(Manner::Legacy(&session)).await
     }
 
     /// Opens a session: `initialize`, then `notifications/initialized`.
@@ -201,14 +210,14 @@ impl Exchange<'_, '_> {
     }
 
     async fn post(&self, body: Bytes, manner: Manner<'_>, wait: Duration) -> Result<Incoming<'_>, Trouble> {
-        let head = self.head(body.len(), manner).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
+        let head = self.head(manner).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
         let wait = wait.min(self.remaining());
         if wait.is_zero() {
             return Err(Failure::TimedOut.into());
         }
         let _working = Working::on(self.backend);
         let started = Instant::now();
-        let result = self.client.send(self.peer, Box::new(head), body, wait).await;
+        let result = self.client.send(self.target, head, body, wait).await;
         // Probes of our own are not traffic.
         if self.question.trace.is_some() {
             self.backend.meter.count(ending(&result), started.elapsed());
@@ -216,46 +225,40 @@ impl Exchange<'_, '_> {
         Ok(result?)
     }
 
-    fn head(&self, length: usize, manner: Manner<'_>) -> pingora::Result<RequestHeader> {
+    fn head(&self, manner: Manner<'_>) -> Result<Outgoing, InvalidHeaderValue> {
         let path = self.backend.mcp_path(self.question.server);
-        let mut head = RequestHeader::build("POST", path.as_bytes(), Some(16))?;
-        head.insert_header(http::header::HOST, self.backend.authority.clone())?;
-        head.insert_header(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
-        head.insert_header(http::header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))?;
-        head.insert_header(http::header::CONTENT_LENGTH, HeaderValue::from(length))?;
-        head.insert_header(http::header::USER_AGENT, HeaderValue::from_static(AGENT))?;
-        if let Some(bearer) = &self.backend.bearer {
-            head.insert_header(http::header::AUTHORIZATION, bearer.clone())?;
-        }
+        let mut head = self.backend.request("POST", &path, JSON_OR_EVENTS);
         if let Some(trace) = self.question.trace {
-            head.insert_header("x-request-id", trace.request_id.clone())?;
-            head.insert_header("traceparent", trace.traceparent.clone())?;
+            head.header("x-request-id", trace.request_id);
+            head.header("traceparent", trace.traceparent);
         }
         match manner {
             Manner::Opening => {}
-            Manner::Legacy(session) => legacy_head(&mut head, session)?,
+            Manner::Legacy(session) => {
+                head.text("mcp-protocol-version", &session.version)?;
+                if let Some(id) = &session.id {
+                    head.text("mcp-session-id", id)?;
+                }
+            }
             Manner::Modern => self.modern_head(&mut head)?,
         }
         Ok(head)
     }
 
-    fn modern_head(&self, head: &mut RequestHeader) -> pingora::Result<()> {
-        head.insert_header("MCP-Protocol-Version", HeaderValue::from_static(mcp::MODERN))?;
-        head.insert_header("Mcp-Method", self.question.method)?;
+    fn modern_head(&self, head: &mut Outgoing) -> Result<(), InvalidHeaderValue> {
+        head.header("mcp-protocol-version", &HeaderValue::from_static(mcp::MODERN));
+        head.text("mcp-method", self.question.method)?;
         if let Some(name) = self.question.name {
-            head.insert_header("Mcp-Name", headers::encode(name).as_ref())?;
+            head.text("mcp-name", &headers::encode(name))?;
         }
-        for (name, value) in self.question.params {
-            head.insert_header(name.clone(), value.as_str())?;
-        }
-        Ok(())
+        self.question.params.iter().try_for_each(|(name, value)| head.text(name, value))
     }
 
     /// The answer with our id, from a JSON body or an event stream.
     async fn answer(&self, incoming: Incoming<'_>, id: u64, manner: Manner<'_>) -> Result<Bytes, Trouble> {
         let status = incoming.status();
         if status.is_success() && incoming.is_event_stream() {
-            return self.from_stream(incoming, id, manner).await;
+            return Box::pin(self.from_stream(incoming, id, manner)).await;
         }
         let body = incoming.collect(MAX_ANSWER).await?;
         if status.is_success() {
@@ -318,17 +321,6 @@ impl Exchange<'_, '_> {
         self.post(answer.into(), manner, OPENING).await?.collect(MAX_ANSWER).await?;
         Ok(())
     }
-}
-
-/// How we call ourselves.
-pub const AGENT: &str = concat!("mcp-gateway/", env!("CARGO_PKG_VERSION"));
-
-fn legacy_head(head: &mut RequestHeader, session: &Session) -> pingora::Result<()> {
-    head.insert_header("MCP-Protocol-Version", session.version.as_str())?;
-    if let Some(id) = &session.id {
-        head.insert_header("Mcp-Session-Id", id.as_str())?;
-    }
-    Ok(())
 }
 
 /// Counts a request in flight for as long as it lives.

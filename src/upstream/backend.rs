@@ -8,15 +8,17 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use pingora::lb::Backends;
-use pingora::upstreams::peer::HttpPeer;
 
 use super::facts::{Facts, Speaks};
 use super::health::Check;
 use super::peer::{Dialer, Resolver};
 use super::session_pool::SessionPool;
 use crate::config::{self, Protocol};
-use crate::egress::Client;
+use crate::egress::{Client, Outgoing, Target};
 use crate::observe::metrics::{BackendMeter, Metrics};
+
+/// How we call ourselves.
+const AGENT: &str = concat!("mcp-gateway/", env!("CARGO_PKG_VERSION"));
 
 /// One instance that serves MCP servers.
 pub struct Backend {
@@ -32,7 +34,7 @@ pub struct Backend {
     addresses: Backends,
     dialer: Dialer,
     /// The healthy addresses, ready to dial; empty while the backend is unhealthy.
-    ready: ArcSwap<Vec<Arc<HttpPeer>>>,
+    ready: ArcSwap<Vec<Arc<Target>>>,
     turn: AtomicUsize,
     /// Unix time of the last health check in seconds; 0 before the first.
     checked: AtomicI64,
@@ -78,7 +80,7 @@ impl Backend {
     }
 
     /// A healthy address, each in turn.
-    pub fn peer(&self) -> Option<Arc<HttpPeer>> {
+    pub fn target(&self) -> Option<Arc<Target>> {
         let ready = self.ready.load();
         match ready.len() {
             0 => None,
@@ -88,14 +90,14 @@ impl Backend {
     }
 
     /// Some address, healthy or not: for asking what it is before it counts as healthy.
-    pub fn any_peer(&self) -> Option<Arc<HttpPeer>> {
+    pub fn any_target(&self) -> Option<Arc<Target>> {
         let endpoints = self.addresses.get_backend();
         endpoints.iter().find_map(|endpoint| endpoint.addr.as_inet().map(|address| self.dial(*address)))
     }
 
     /// The dial target for an address that may not be healthy yet.
-    pub fn dial(&self, address: SocketAddr) -> Arc<HttpPeer> {
-        self.dialer.peer(address)
+    pub fn dial(&self, address: SocketAddr) -> Arc<Target> {
+        self.dialer.target(address)
     }
 
     pub fn facts(&self) -> Arc<Facts> {
@@ -119,6 +121,20 @@ impl Backend {
     /// Whether native requests can be passed to it. Before it was asked, anything but declared middleware may.
     pub fn takes_native(&self) -> bool {
         self.speaks().map_or(self.conf.protocol != Protocol::Middleware, Speaks::is_mcp)
+    }
+
+    /// A request of ours to it, with what every request carries: who we are, our credential, what we accept.
+    pub fn request(&self, method: &'static str, path: &str, accept: HeaderValue) -> Outgoing {
+        let mut head = Outgoing::new(method, path, &self.authority);
+        head.header("accept", &accept);
+        head.header("user-agent", &HeaderValue::from_static(AGENT));
+        if method == "POST" {
+            head.header("content-type", &HeaderValue::from_static("application/json"));
+        }
+        if let Some(bearer) = &self.bearer {
+            head.header("authorization", bearer);
+        }
+        head
     }
 
     /// The path of `server`'s MCP endpoint on it.
@@ -148,8 +164,8 @@ impl Backend {
         let addresses: Vec<SocketAddr> = healthy.filter_map(|endpoint| endpoint.addr.as_inet().copied()).collect();
         let was = self.is_healthy();
         let known = self.ready.load();
-        let same =
-            known.len() == addresses.len() && known.iter().zip(&addresses).all(|(peer, address)| peer._address.as_inet() == Some(address));
+        let same = known.len() == addresses.len()
+            && known.iter().zip(&addresses).all(|(target, address)| target.peer._address.as_inet() == Some(address));
         if !same {
             self.ready.store(Arc::new(addresses.iter().map(|address| self.dial(*address)).collect()));
         }

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ask::{self, Question, Reply, Trouble};
 use super::backend::Backend;
 use super::facts::{Facts, Server, Speaks, Tool};
-use super::health;
 use crate::call::Era;
 use crate::config::{EraChoice, Protocol};
 use crate::egress::Client;
@@ -79,10 +78,10 @@ async fn era(client: &Client, backend: &Backend) -> Result<(Era, Introduction), 
             return Err("does not answer server/discover as a 2026-07-28 server".to_owned());
         }
     }
-    let peer = backend.peer().or_else(|| backend.any_peer()).ok_or("not resolved")?;
+    let target = backend.target().or_else(|| backend.any_target()).ok_or("not resolved")?;
     let encode = |_, _| Vec::new();
     let question = plain(first_server(backend), "initialize", &encode);
-    let session = ask::session(client, backend, &peer, &question).await.map_err(|e| e.to_string())?;
+    let session = ask::session(client, backend, &target, &question).await.map_err(|e| e.to_string())?;
     Ok((Era::Legacy, Introduction { name: session.server.clone(), version: Some(session.version.clone()) }))
 }
 
@@ -130,9 +129,9 @@ pub fn request(method: &str, era: Era, id: u64, cursor: Option<&str>) -> Vec<u8>
 }
 
 async fn question(client: &Client, backend: &Backend, server: &str, method: &str, era: Era) -> Result<Reply, Trouble> {
-    let peer = backend.peer().or_else(|| backend.any_peer()).ok_or(Trouble::NotReady)?;
+    let target = backend.target().or_else(|| backend.any_target()).ok_or(Trouble::NotReady)?;
     let encode = |era, id| request(method, era, id, None);
-    ask::ask_at(client, backend, &peer, era, &plain(server, method, &encode)).await
+    ask::ask_at(client, backend, &target, era, &plain(server, method, &encode)).await
 }
 
 fn plain<'q>(server: &'q str, method: &'q str, encode: &'q (dyn Fn(Era, u64) -> Vec<u8> + Sync)) -> Question<'q> {
@@ -203,9 +202,9 @@ struct Row {
 
 /// `GET /api/servers` of a middleware backend.
 async fn middleware(client: &Client, backend: &Backend) -> Result<Facts, String> {
-    let peer = backend.peer().or_else(|| backend.any_peer()).ok_or("not resolved")?;
-    let head = health::head(backend, "/api/servers").map_err(|e| e.to_string())?;
-    let incoming = client.send(&peer, head, Bytes::new(), WAIT).await.map_err(|e| e.to_string())?;
+    let target = backend.target().or_else(|| backend.any_target()).ok_or("not resolved")?;
+    let head = backend.request("GET", &backend.path("/api/servers"), HeaderValue::from_static("application/json"));
+    let incoming = client.send(&target, head, Bytes::new(), WAIT).await.map_err(|e| e.to_string())?;
     let status = incoming.status();
     let body = incoming.collect(16 << 20).await.map_err(|e| e.to_string())?;
     if status != StatusCode::OK {

@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
-use pingora::http::RequestHeader;
 use pingora::lb::Backend as Endpoint;
 use pingora::lb::health_check::HealthCheck;
-use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::ask::{self, Question, Trouble};
@@ -19,7 +17,7 @@ use super::backend::Backend;
 use super::facts::Speaks;
 use crate::call::Era;
 use crate::config::{LoadBalancer, Probe, Protocol};
-use crate::egress::Client;
+use crate::egress::{Client, Target};
 
 /// The health check of one backend.
 pub struct Check {
@@ -40,15 +38,15 @@ impl Check {
 
     async fn probe(&self, backend: &Backend, endpoint: &Endpoint) -> Result<(), String> {
         let address = endpoint.addr.as_inet().ok_or("not an IP address")?;
-        let peer = backend.dial(*address);
+        let target = backend.dial(*address);
         let wait = backend.conf.health_check.timeout;
         match (&backend.conf.health_check.probe, backend.speaks()) {
-            (Probe::Path(path), _) => get(&self.client, backend, &peer, path, wait).await,
-            (Probe::Mcp, _) | (Probe::Auto, Some(Speaks::Mcp(_))) => mcp(&self.client, backend, &peer, wait).await,
-            (Probe::Auto, None) if backend.conf.protocol == Protocol::Mcp => mcp(&self.client, backend, &peer, wait).await,
+            (Probe::Path(path), _) => get(&self.client, backend, &target, path, wait).await,
+            (Probe::Mcp, _) | (Probe::Auto, Some(Speaks::Mcp(_))) => mcp(&self.client, backend, &target, wait).await,
+            (Probe::Auto, None) if backend.conf.protocol == Protocol::Mcp => mcp(&self.client, backend, &target, wait).await,
             // Before anyone knows what it speaks, being reachable is all that can be asked.
-            (Probe::Auto, None) if backend.conf.protocol == Protocol::Auto => reachable(&self.client, backend, &peer, wait).await,
-            (Probe::Auto, _) => get(&self.client, backend, &peer, "/health", wait).await,
+            (Probe::Auto, None) if backend.conf.protocol == Protocol::Auto => reachable(&self.client, backend, &target, wait).await,
+            (Probe::Auto, _) => get(&self.client, backend, &target, "/health", wait).await,
         }
     }
 }
@@ -88,39 +86,27 @@ impl HealthCheck for Check {
 }
 
 /// `GET` that must give 2xx.
-async fn get(client: &Client, backend: &Backend, peer: &Arc<HttpPeer>, path: &str, wait: Duration) -> Result<(), String> {
-    let status = fetch(client, backend, peer, path, wait).await?;
+async fn get(client: &Client, backend: &Backend, target: &Arc<Target>, path: &str, wait: Duration) -> Result<(), String> {
+    let status = fetch(client, backend, target, path, wait).await?;
     if status.is_success() { Ok(()) } else { Err(format!("GET {path} answered {status}")) }
 }
 
 /// Any answer at all will do.
-async fn reachable(client: &Client, backend: &Backend, peer: &Arc<HttpPeer>, wait: Duration) -> Result<(), String> {
-    fetch(client, backend, peer, "/health", wait).await.map(drop)
+async fn reachable(client: &Client, backend: &Backend, target: &Arc<Target>, wait: Duration) -> Result<(), String> {
+    fetch(client, backend, target, "/health", wait).await.map(drop)
 }
 
-async fn fetch(client: &Client, backend: &Backend, peer: &Arc<HttpPeer>, path: &str, wait: Duration) -> Result<http::StatusCode, String> {
-    let head = head(backend, path).map_err(|e| e.to_string())?;
-    let incoming = client.send(peer, head, Bytes::new(), wait).await.map_err(|e| e.to_string())?;
+async fn fetch(client: &Client, backend: &Backend, target: &Arc<Target>, path: &str, wait: Duration) -> Result<http::StatusCode, String> {
+    let head = backend.request("GET", &backend.path(path), HeaderValue::from_static("application/json"));
+    let incoming = client.send(target, head, Bytes::new(), wait).await.map_err(|e| e.to_string())?;
     let status = incoming.status();
     incoming.collect(1 << 20).await.map_err(|e| e.to_string())?;
     Ok(status)
 }
 
-/// The header of a background `GET`.
-pub fn head(backend: &Backend, path: &str) -> Result<Box<RequestHeader>> {
-    let mut head = RequestHeader::build("GET", backend.path(path).as_bytes(), Some(4))?;
-    head.insert_header(http::header::HOST, backend.authority.clone())?;
-    head.insert_header(http::header::ACCEPT, HeaderValue::from_static("application/json"))?;
-    head.insert_header(http::header::USER_AGENT, HeaderValue::from_static(ask::AGENT))?;
-    if let Some(bearer) = &backend.bearer {
-        head.insert_header(http::header::AUTHORIZATION, bearer.clone())?;
-    }
-    Ok(Box::new(head))
-}
-
 /// `server/discover` or `ping`, by era. Before the era is known the modern question is asked, and every answer that is
 /// JSON-RPC shows an MCP server.
-async fn mcp(client: &Client, backend: &Backend, peer: &Arc<HttpPeer>, wait: Duration) -> Result<(), String> {
+async fn mcp(client: &Client, backend: &Backend, target: &Arc<Target>, wait: Duration) -> Result<(), String> {
     let facts = backend.facts();
     let server = facts.servers.keys().next().map_or("", String::as_str);
     let (era, method) = match facts.speaks {
@@ -130,7 +116,7 @@ async fn mcp(client: &Client, backend: &Backend, peer: &Arc<HttpPeer>, wait: Dur
     let encode = |era, id| super::catalog::request(method, era, id, None);
     let question =
         Question { server, method, name: None, params: &[], encode: &encode, trace: None, deadline: Instant::now() + wait, notices: None };
-    match ask::ask_at(client, backend, peer, era, &question).await {
+    match ask::ask_at(client, backend, target, era, &question).await {
         Ok(_) => Ok(()),
         // A legacy server may refuse the modern question in words of its own; it is alive.
         Err(Trouble::Status(status)) if status.is_client_error() && facts.speaks.is_none() => Ok(()),

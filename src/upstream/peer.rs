@@ -18,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::config::Backend;
+use crate::egress::Target;
 
 /// A connection attempt that takes longer will not be a good one.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -71,7 +72,7 @@ impl Dialer {
         })
     }
 
-    pub fn peer(&self, address: SocketAddr) -> Arc<HttpPeer> {
+    pub fn target(&self, address: SocketAddr) -> Arc<Target> {
         let mut peer = HttpPeer::new(address, self.tls, self.sni.clone());
         peer.group_key = self.group;
         peer.options.ca.clone_from(&self.ca);
@@ -79,7 +80,7 @@ impl Dialer {
         peer.options.connection_timeout = Some(CONNECT);
         peer.options.total_connection_timeout = Some(CONNECT);
         peer.options.idle_timeout = Some(IDLE);
-        Arc::new(peer)
+        Target::new(peer)
     }
 }
 

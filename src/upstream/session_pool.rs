@@ -26,16 +26,21 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// The session in use, if there is one.
+    pub fn current(&self) -> Option<Arc<Session>> {
+        self.current.load_full()
+    }
+
     /// The session in use, opened by `open` if there is none; otherwise `open` is never polled.
     ///
     /// # Errors
     /// That of `open`.
     pub async fn obtain<E>(&self, open: impl Future<Output = Result<Session, E>>) -> Result<Arc<Session>, E> {
-        if let Some(session) = self.current.load_full() {
+        if let Some(session) = self.current() {
             return Ok(session);
         }
         let _single = self.opening.lock().await;
-        if let Some(session) = self.current.load_full() {
+        if let Some(session) = self.current() {
             return Ok(session);
         }
         let session = Arc::new(open.await?);
