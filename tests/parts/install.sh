@@ -2,7 +2,7 @@
 # Installs the real MCP servers, clients and the official conformance suite that the
 # integration tests run the gateway against. Everything is pinned; nothing is installed
 # outside ${MCP_PARTS_DIR:-<repo>/.parts} except, on a bare Debian and only as root,
-# the packages python3-venv, nodejs and npm.
+# the packages python3-venv, nodejs, npm, chromium and curl.
 #
 #   $MCP_PARTS_DIR/venv/bin/python     Python with the official SDK (mcp) and fastmcp
 #   $MCP_PARTS_DIR/everything/         the official conformance server (python -m mcp_everything_server)
@@ -27,6 +27,8 @@ missing_packages() {
   python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
   command -v node >/dev/null || echo nodejs
   command -v npm >/dev/null || echo npm
+  command -v chromium >/dev/null || echo chromium
+  command -v curl >/dev/null || echo curl
 }
 
 ensure_tools() {

@@ -1,0 +1,43 @@
+# The commands of the README. On a fresh Debian with a Rust toolchain each installs what it needs; elsewhere it says
+# what is missing.
+
+.PHONY: demo test check parts bench tools
+
+# pingora builds zlib-ng, which needs cmake and a C compiler.
+TOOLS = cc make cmake
+PACKAGES = gcc make cmake libc6-dev
+
+## Run the gateway in front of a built-in MCP server
+demo: tools
+	cargo run --release --locked --bin mcp-gateway -- demo
+
+## Run every test
+test: tools parts check
+	cargo test --workspace --locked
+
+## Formatting and lints
+check: tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+## Measure the gateway beside a bare Pingora proxy and nginx
+bench: tools
+	@command -v nginx >/dev/null || $(MAKE) --no-print-directory install PACKAGES=nginx
+	cargo build --release --locked --bin mcp-gateway
+	cargo run --release --locked -p bench
+
+## Install the real MCP servers and clients the tests run against
+parts:
+	tests/parts/install.sh
+
+tools:
+	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=yes; done; \
+	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install; fi
+
+.PHONY: install
+install:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(PACKAGES); \
+	else \
+		echo "missing: one of $(TOOLS) or $(PACKAGES); install them and try again" >&2; exit 1; \
+	fi

@@ -1,0 +1,90 @@
+//! Whose turn it is, who is left out, and what clients notice of a death: nothing.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::gateway::{Gateway, server};
+use crate::support::stub::{Act, Stub};
+use crate::support::{eventually, http};
+
+fn call() -> serde_json::Value {
+    json!({ "method": "call_tool", "params": { "tool_name": "echo", "arguments": {} } })
+}
+
+/// `count` calls by 16 clients at once; returns how many were answered with anything but 200.
+async fn load(gateway: &Gateway, count: usize) -> usize {
+    let client = http();
+    let calls = (0..count).map(|_| {
+        let (client, url) = (client.clone(), gateway.at("/api/mcp/stub"));
+        async move { client.post(url).json(&call()).send().await.map_or(0, |response| response.status().as_u16()) }
+    });
+    let statuses: Vec<u16> = futures::StreamExt::collect(futures::StreamExt::buffer_unordered(futures::stream::iter(calls), 16)).await;
+    statuses.iter().filter(|status| **status != 200).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_come_out_exactly() {
+    let (heavy, light) = (Stub::start().await, Stub::start().await);
+    let gateway = Gateway::with(&format!("{}{}", heavy.backend("heavy", ", weight: 3"), light.backend("light", ""))).await;
+    eventually("both are healthy", async || (gateway.metric("backend_up{backend=\"light\"}").await + gateway.metric("backend_up{backend=\"heavy\"}").await == 2.0).then_some(())).await;
+    assert_eq!(load(&gateway, 10_000).await, 0);
+    let (heavy, light) = (heavy.calls(), light.calls());
+    assert_eq!(heavy + light, 10_000);
+    assert!((7_350..=7_650).contains(&heavy), "3:1 within 2 %: {heavy} to {light}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_backend_is_failed_over_and_then_left_out() {
+    let (dies, lives) = (Stub::start().await, Stub::start().await);
+    let yaml = format!(
+        "{}load_balancer: {{ unhealthy_threshold: 3, healthy_threshold: 2 }}\nbackends:\n{}{}",
+        server(""),
+        dies.backend("dies", ", health_check: {path: /health, interval: 200ms}"),
+        lives.backend("lives", ", health_check: {path: /health, interval: 200ms}")
+    );
+    let gateway = Gateway::start(&yaml).await;
+    eventually("both are healthy", async || (gateway.metric("backend_up{backend=\"dies\"}").await + gateway.metric("backend_up{backend=\"lives\"}").await == 2.0).then_some(())).await;
+    assert_eq!(load(&gateway, 200).await, 0);
+    assert!(dies.calls() >= 90);
+    // Between calls, so that none is lost that had already been sent; connecting fails from now on.
+    drop(dies);
+    let failed = load(&gateway, 400).await;
+    eventually("it counts as unhealthy", async || (gateway.metric("backend_up{backend=\"dies\"}").await == 0.0).then_some(())).await;
+    assert_eq!(load(&gateway, 400).await, 0, "none fails after the threshold");
+    // Connections that were pooled when it died may break under a request that was already written: those are not repeated.
+    assert!(failed <= 16, "connect failures fail over: {failed} failed");
+    let health: serde_json::Value = http().get(gateway.at("/health")).send().await.expect("an answer").json().await.expect("JSON");
+    assert_eq!((&health["status"], &health["backends"]["healthy"]), (&json!("degraded"), &json!(1)));
+}
+
+#[tokio::test]
+async fn an_unhealthy_backend_gets_nothing_and_none_left_is_503() {
+    let stub = Stub::start().await;
+    let gateway = Gateway::with(&stub.backend("one", ", health_check: {path: /health, interval: 50ms}")).await;
+    assert_eq!(gateway.rest("stub", call()).await.0, 200);
+    stub.sicken();
+    eventually("it counts as unhealthy", async || (gateway.metric("backend_up{backend=\"one\"}").await == 0.0).then_some(())).await;
+    let before = stub.posts();
+    let response = http().post(gateway.at("/api/mcp/stub")).json(&call()).send().await.expect("an answer");
+    assert_eq!((response.status().as_u16(), response.headers().contains_key("retry-after")), (503, true));
+    assert_eq!(http().get(gateway.at("/ready")).send().await.expect("an answer").status(), 503);
+    assert_eq!(http().get(gateway.at("/health")).send().await.expect("an answer").status(), 200, "alive all the same");
+    assert_eq!(stub.posts(), before);
+}
+
+#[tokio::test]
+async fn a_call_that_was_sent_is_not_repeated_elsewhere() {
+    let (one, two) = (Stub::start().await, Stub::start().await);
+    let gateway = Gateway::with(&format!("{}{}", one.backend("one", ", timeout: 300ms"), two.backend("two", ", timeout: 300ms"))).await;
+    eventually("both are healthy", async || (gateway.metric("backend_up{backend=\"one\"}").await + gateway.metric("backend_up{backend=\"two\"}").await == 2.0).then_some(())).await;
+    for act in [Act::Hang, Act::Hangup] {
+        one.act(act.clone());
+        two.act(act);
+        let before = one.calls() + two.calls();
+        let (status, _) = gateway.rest("stub", call()).await;
+        assert!(status == 502 || status == 504, "{status}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(one.calls() + two.calls() - before, 1);
+    }
+}

@@ -1,0 +1,17 @@
+//! Tests of the real binary against real parts, one file for each folder of `src` or promise of the README.
+
+mod support;
+
+mod access;
+mod balance;
+mod bodies;
+mod clients;
+mod cli;
+mod conformance;
+mod lifecycle;
+mod listeners;
+mod native;
+mod reload;
+mod rest;
+mod servers;
+mod sidecar;

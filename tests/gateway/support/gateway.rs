@@ -1,0 +1,107 @@
+//! The real gateway binary, on ports of its own.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::process::Process;
+use super::{eventually, http};
+
+/// A running gateway and the folder of its configuration and state.
+pub struct Gateway {
+    pub process: Process,
+    pub url: String,
+    pub admin: String,
+    pub dir: TempDir,
+}
+
+/// The part of a configuration every test has; `more` goes below `server:`.
+pub fn server(more: &str) -> String {
+    format!("server:\n  listen: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  workers: 2\n  state_dir: ${{STATE_DIR}}\n{more}")
+}
+
+impl Gateway {
+    /// Starts on a configuration and waits until it is ready.
+    pub async fn start(yaml: &str) -> Self {
+        let gateway = Self::start_unready(yaml).await;
+        gateway.ready().await;
+        gateway
+    }
+
+    /// Starts and waits only until it listens.
+    pub async fn start_unready(yaml: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(dir.path().join("gateway.yaml"), yaml).expect("writable");
+        let mut command = command();
+        command.arg("--config").arg(dir.path().join("gateway.yaml")).env("STATE_DIR", dir.path().join("state"));
+        let mut process = Process::start(command);
+        let url = format!("http://{}", address(&process.says("listening on http://").await));
+        let admin = format!("http://{}", address(&process.says("admin on http://").await));
+        Self { process, url, admin, dir }
+    }
+
+    /// A gateway for backends alone: `backends` is the YAML list below `backends:`.
+    pub async fn with(backends: &str) -> Self {
+        Self::start(&format!("{}backends:\n{backends}", server(""))).await
+    }
+
+    pub async fn ready(&self) {
+        let ready = async || (http().get(format!("{}/ready", self.url)).send().await.ok()?.status() == 200).then_some(());
+        eventually("readiness", ready).await;
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join("gateway.yaml")
+    }
+
+    pub fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// One REST request to a server: status and body.
+    pub async fn rest(&self, server: &str, body: Value) -> (u16, Value) {
+        let response = http().post(self.at(&format!("/api/mcp/{server}"))).json(&body).send().await.expect("an answer");
+        let status = response.status().as_u16();
+        (status, response.json().await.expect("JSON"))
+    }
+
+    /// Calls a tool over REST and expects an envelope.
+    pub async fn call(&self, server: &str, tool: &str, arguments: Value) -> Value {
+        let body = serde_json::json!({ "method": "call_tool", "params": { "tool_name": tool, "arguments": arguments } });
+        let (status, answer) = self.rest(server, body).await;
+        assert_eq!(status, 200, "{server} {tool}: {answer}");
+        answer
+    }
+
+    /// Waits until the catalogue lists a server, with its tools known.
+    pub async fn knows(&self, server: &str) {
+        let known = async || {
+            let listed: Value = http().get(self.at("/api/servers")).send().await.ok()?.json().await.ok()?;
+            let rows = listed["servers"].as_array()?.clone();
+            let ours: Vec<_> = rows.iter().filter(|row| row["name"] == server).collect();
+            (!ours.is_empty() && ours.iter().all(|row| row["status"] == "healthy" && row["tools_count"] != 0)).then_some(())
+        };
+        eventually(&format!("the catalogue knows {server}"), known).await;
+    }
+
+    /// The value of a metric line that starts with `series`.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = http().get(self.at("/metrics")).send().await.expect("metrics").text().await.expect("text");
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.unwrap_or(0.0)
+    }
+}
+
+/// The binary with an environment that cannot be disturbed by the tester's own.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-gateway"));
+    command.env_clear().env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// `127.0.0.1:1234` from the rest of a JSON log line.
+fn address(rest: &str) -> String {
+    rest.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect()
+}

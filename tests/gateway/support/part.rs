@@ -1,0 +1,104 @@
+//! The real parts: MCP servers and clients of the official SDKs, installed by `tests/parts/install.sh`.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use super::process::Process;
+use super::{PATIENCE, root};
+
+/// Where the parts are installed.
+pub fn parts() -> PathBuf {
+    let dir = std::env::var_os("MCP_PARTS_DIR").map_or_else(|| root().join(".parts"), PathBuf::from);
+    assert!(dir.join("stamp").exists(), "the real parts are missing in {}: run `make parts`", dir.display());
+    dir
+}
+
+pub fn python() -> Command {
+    Command::new(parts().join("venv/bin/python"))
+}
+
+pub fn node() -> Command {
+    Command::new(parts().join("bin/node"))
+}
+
+/// A running MCP server.
+pub struct Server {
+    pub process: Process,
+    pub url: String,
+}
+
+impl Server {
+    async fn start(mut command: Command, script: &str, flags: &[&str]) -> Self {
+        command.arg(root().join("tests/parts/servers").join(script)).args(["--port", "0"]).args(flags);
+        let mut process = Process::start(command);
+        let port = process.says("ready ").await;
+        Self { process, url: format!("http://127.0.0.1:{}", port.trim()) }
+    }
+
+    /// Official Python SDK.
+    pub async fn python_sdk(flags: &[&str]) -> Self {
+        Self::start(python(), "python_sdk.py", flags).await
+    }
+
+    /// FastMCP.
+    pub async fn fastmcp() -> Self {
+        Self::start(python(), "fastmcp_server.py", &[]).await
+    }
+
+    /// Official TypeScript SDK 2: modern, and legacy without sessions.
+    pub async fn ts() -> Self {
+        Self::start(node(), "ts_server.mjs", &[]).await
+    }
+
+    /// Official TypeScript SDK 1: legacy sessions.
+    pub async fn ts_legacy() -> Self {
+        Self::start(node(), "ts_legacy.mjs", &[]).await
+    }
+
+    /// The official demo server: legacy sessions, 400 for an unknown one.
+    pub async fn everything() -> Self {
+        Self::start(node(), "server_everything.mjs", &[]).await
+    }
+
+    /// The official conformance server, which prints nothing and takes no port 0.
+    pub async fn conformance() -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        let mut command = python();
+        command.args(["-m", "mcp_everything_server", "--port", &port.to_string()]);
+        let process = Process::start(command);
+        let listening = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok();
+        super::eventually("the conformance server listens", listening).await;
+        Self { process, url: format!("http://127.0.0.1:{port}") }
+    }
+}
+
+/// The official SDK clients.
+#[derive(Debug, Clone, Copy)]
+pub enum Client {
+    Python,
+    Ts,
+    TsLegacy,
+}
+
+/// Runs one scenario of an SDK client against a URL and expects it to succeed.
+pub async fn scenario(client: Client, url: &str, era: &str, scenario: &str) {
+    let (mut command, script) = match client {
+        Client::Python => (python(), "python_client.py"),
+        Client::Ts => (node(), "ts_client.mjs"),
+        Client::TsLegacy => (node(), "ts_legacy_client.mjs"),
+    };
+    command.arg(root().join("tests/e2e").join(script)).args(["--url", url, "--scenario", scenario]).kill_on_drop(true);
+    if !matches!(client, Client::TsLegacy) {
+        command.args(["--era", era]);
+    }
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("in time").expect("the client runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let told: Value = serde_json::from_str(said.trim()).unwrap_or_default();
+    assert!(
+        output.status.success() && told["ok"] == true,
+        "{client:?} {era} {scenario} at {url}: {said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

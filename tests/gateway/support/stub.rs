@@ -1,0 +1,173 @@
+//! A modern MCP server in a few lines that counts what it is asked and commits faults on demand.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Value, json};
+
+/// What happens to a tool call.
+#[derive(Clone, Default)]
+pub enum Act {
+    /// Answers with the arguments as text.
+    #[default]
+    Echo,
+    /// Answers with this JSON-RPC member instead of a result: `("error", …)` or `("result", …)`.
+    Say(&'static str, Value),
+    /// Takes the request and closes the connection.
+    Hangup,
+    /// Takes the request and never answers.
+    Hang,
+    /// This status without a body.
+    Status(u16),
+}
+
+/// A running stub; it stops when dropped.
+pub struct Stub {
+    pub url: String,
+    shared: Arc<Shared>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    calls: AtomicUsize,
+    posts: AtomicUsize,
+    waiting: AtomicUsize,
+    act: Mutex<Act>,
+    headers: Mutex<HeaderMap>,
+    sick: std::sync::atomic::AtomicBool,
+}
+
+impl Stub {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let shared = Arc::new(Shared::default());
+        let router = Router::new()
+            .route("/health", axum::routing::get(health))
+            .route("/mcp", axum::routing::post(post).get(stream))
+            .with_state(Arc::clone(&shared));
+        let task = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Self { url, shared, task }
+    }
+
+    /// One backend entry for it.
+    pub fn backend(&self, name: &str, more: &str) -> String {
+        format!("  - {{ name: {name}, url: \"{}\", protocol: mcp, era: modern, capabilities: [stub]{more} }}\n", self.url)
+    }
+
+    pub fn act(&self, act: Act) {
+        *self.shared.act.lock().unwrap() = act;
+    }
+
+    /// Makes `/health` fail.
+    pub fn sicken(&self) {
+        self.shared.sick.store(true, Ordering::SeqCst);
+    }
+
+    /// Tool calls received.
+    pub fn calls(&self) -> usize {
+        self.shared.calls.load(Ordering::SeqCst)
+    }
+
+    /// All POSTs received.
+    pub fn posts(&self) -> usize {
+        self.shared.posts.load(Ordering::SeqCst)
+    }
+
+    /// Requests that hang and whose client is still there.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::SeqCst)
+    }
+
+    /// The headers of the last POST.
+    pub fn headers(&self) -> HeaderMap {
+        self.shared.headers.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn health(State(shared): State<Arc<Shared>>) -> StatusCode {
+    if shared.sick.load(Ordering::SeqCst) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
+}
+
+/// A GET stream: one event, then silence for as long as the client stays.
+async fn stream(State(shared): State<Arc<Shared>>) -> Response {
+    let body = Body::from_stream(futures::stream::unfold((false, Waiting::new(&shared)), |(begun, waiting)| async move {
+        if begun {
+            std::future::pending::<()>().await;
+        }
+        Some((Ok::<_, std::io::Error>(Bytes::from_static(b"event: message\ndata: {}\n\n")), (true, waiting)))
+    }));
+    ([("content-type", "text/event-stream")], body).into_response()
+}
+
+/// Counts a hanging request until its client goes.
+struct Waiting(Arc<Shared>);
+
+impl Waiting {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    shared.posts.fetch_add(1, Ordering::SeqCst);
+    *shared.headers.lock().unwrap() = headers;
+    let request: Value = serde_json::from_slice(&body).expect("the gateway sends JSON");
+    let id = request["id"].clone();
+    let result = match request["method"].as_str().unwrap_or_default() {
+        "server/discover" => json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} }, "serverInfo": { "name": "stub", "version": "1" } }),
+        "tools/list" => json!({ "resultType": "complete", "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }] }),
+        "tools/call" => {
+            shared.calls.fetch_add(1, Ordering::SeqCst);
+            let act = shared.act.lock().unwrap().clone();
+            return perform(act, &shared, &id, &request["params"]["arguments"]).await;
+        }
+        _ => return answer(json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32601, "message": "no such method" } })),
+    };
+    answer(json!({ "jsonrpc": "2.0", "id": id, "result": result }))
+}
+
+async fn perform(act: Act, shared: &Arc<Shared>, id: &Value, arguments: &Value) -> Response {
+    match act {
+        Act::Echo => {
+            let result = json!({ "resultType": "complete", "content": [{ "type": "text", "text": arguments.to_string() }] });
+            answer(json!({ "jsonrpc": "2.0", "id": id, "result": result }))
+        }
+        Act::Say(member, value) => answer(json!({ "jsonrpc": "2.0", "id": id, member: value })),
+        Act::Status(status) => StatusCode::from_u16(status).expect("a status").into_response(),
+        Act::Hang => {
+            let _waiting = Waiting::new(shared);
+            std::future::pending().await
+        }
+        // An error in a body whose length was announced makes the server cut the connection.
+        Act::Hangup => {
+            let broken = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
+            ([("content-type", "application/json"), ("content-length", "100")], Body::from_stream(broken)).into_response()
+        }
+    }
+}
+
+fn answer(message: Value) -> Response {
+    ([("content-type", "application/json")], message.to_string()).into_response()
+}
