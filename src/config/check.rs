@@ -22,12 +22,14 @@ const LATER: &[&str] =
 
 pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
     let mut document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax(name, &error)])?;
+    // The file's references first: what the environment lays over it is meant literally.
+    let mut faults = Vec::new();
+    expand(&mut document, "", lookup, &mut faults);
     let (origins, malformed) = env::overlay(&mut document, lookup);
     let problems = Problems::new(name, Lines::scan(text), origins);
-    for (path, message) in malformed {
+    for (path, message) in faults.into_iter().chain(malformed) {
         problems.add(&path, message);
     }
-    expand(&mut document, "", lookup, &problems);
     let config = config(&Section::root(&document, &problems));
     match problems.into_sorted() {
         found if found.is_empty() => Ok(config),
@@ -41,22 +43,22 @@ fn syntax(name: &str, error: &serde_yaml::Error) -> Problem {
 }
 
 /// Expands `${…}` in every string of the document.
-fn expand(value: &mut Value, path: &str, lookup: &dyn Fn(&str) -> Option<String>, problems: &Problems) {
+fn expand(value: &mut Value, path: &str, lookup: &dyn Fn(&str) -> Option<String>, faults: &mut Vec<(String, String)>) {
     match value {
         Value::String(text) if text.contains('$') => match units::expand(text, lookup) {
             Ok(expanded) => *text = expanded,
-            Err(message) => problems.add(path, message),
+            Err(message) => faults.push((path.to_owned(), message)),
         },
         Value::Sequence(items) => {
             for (i, item) in items.iter_mut().enumerate() {
-                expand(item, &format!("{path}[{i}]"), lookup, problems);
+                expand(item, &format!("{path}[{i}]"), lookup, faults);
             }
         }
         Value::Mapping(map) => {
             for (key, item) in map.iter_mut() {
                 let key = key.as_str().unwrap_or("?");
                 let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-                expand(item, &path, lookup, problems);
+                expand(item, &path, lookup, faults);
             }
         }
         _ => {}
@@ -249,12 +251,19 @@ fn backend_url(text: &str) -> Result<Url, String> {
         return Err(format!("`{text}` is not an http:// or https:// URL"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("credentials do not belong in the URL; use credential.bearer_file".to_owned());
+        return Err(format!("`{}` holds credentials; use credential.bearer_file", redacted(&url)));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!("`{text}` has a query or fragment; give scheme, host, port and base path only"));
     }
     Ok(url)
+}
+
+/// The URL without what was secret in it.
+fn redacted(url: &Url) -> String {
+    let mut url = url.clone();
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    url.to_string()
 }
 
 fn path(text: &str) -> Result<String, String> {

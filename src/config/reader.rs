@@ -122,6 +122,8 @@ impl<'a> Section<'a> {
             .iter()
             .enumerate()
             .map(|(i, value)| Section::of(Some(value), format!("{}[{i}]", self.path(key)), self.problems))
+            // What is no mapping has been reported; its missing keys are no further news.
+            .filter(|section| section.map.is_some())
             .collect()
     }
 

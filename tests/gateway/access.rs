@@ -24,7 +24,8 @@ async fn browsers_and_rebound_names_are_kept_out() {
     assert_eq!(status("origin", "https://app.example.com").await, 200);
     assert_eq!(status("host", "evil.example").await, 403);
     assert_eq!(status("host", "gw.example.com").await, 200);
-    let admin = http().post(format!("{}/admin/reload", gateway.admin)).header("origin", "https://app.example.com").send().await.expect("an answer");
+    let admin =
+        http().post(format!("{}/admin/reload", gateway.admin)).header("origin", "https://app.example.com").send().await.expect("an answer");
     assert_eq!(admin.status(), 403, "no page of another origin may drive the admin listener");
 }
 

@@ -27,7 +27,10 @@ async fn load(gateway: &Gateway, count: usize) -> usize {
 async fn weights_come_out_exactly() {
     let (heavy, light) = (Stub::start().await, Stub::start().await);
     let gateway = Gateway::with(&format!("{}{}", heavy.backend("heavy", ", weight: 3"), light.backend("light", ""))).await;
-    eventually("both are healthy", async || (gateway.metric("backend_up{backend=\"light\"}").await + gateway.metric("backend_up{backend=\"heavy\"}").await == 2.0).then_some(())).await;
+    eventually("both are healthy", async || {
+        (gateway.metric("backend_up{backend=\"light\"}").await + gateway.metric("backend_up{backend=\"heavy\"}").await == 2.0).then_some(())
+    })
+    .await;
     assert_eq!(load(&gateway, 10_000).await, 0);
     let (heavy, light) = (heavy.calls(), light.calls());
     assert_eq!(heavy + light, 10_000);
@@ -44,7 +47,10 @@ async fn a_dead_backend_is_failed_over_and_then_left_out() {
         lives.backend("lives", ", health_check: {path: /health, interval: 200ms}")
     );
     let gateway = Gateway::start(&yaml).await;
-    eventually("both are healthy", async || (gateway.metric("backend_up{backend=\"dies\"}").await + gateway.metric("backend_up{backend=\"lives\"}").await == 2.0).then_some(())).await;
+    eventually("both are healthy", async || {
+        (gateway.metric("backend_up{backend=\"dies\"}").await + gateway.metric("backend_up{backend=\"lives\"}").await == 2.0).then_some(())
+    })
+    .await;
     assert_eq!(load(&gateway, 200).await, 0);
     assert!(dies.calls() >= 90);
     // Between calls, so that none is lost that had already been sent; connecting fails from now on.
@@ -77,7 +83,10 @@ async fn an_unhealthy_backend_gets_nothing_and_none_left_is_503() {
 async fn a_call_that_was_sent_is_not_repeated_elsewhere() {
     let (one, two) = (Stub::start().await, Stub::start().await);
     let gateway = Gateway::with(&format!("{}{}", one.backend("one", ", timeout: 300ms"), two.backend("two", ", timeout: 300ms"))).await;
-    eventually("both are healthy", async || (gateway.metric("backend_up{backend=\"one\"}").await + gateway.metric("backend_up{backend=\"two\"}").await == 2.0).then_some(())).await;
+    eventually("both are healthy", async || {
+        (gateway.metric("backend_up{backend=\"one\"}").await + gateway.metric("backend_up{backend=\"two\"}").await == 2.0).then_some(())
+    })
+    .await;
     for act in [Act::Hang, Act::Hangup] {
         one.act(act.clone());
         two.act(act);

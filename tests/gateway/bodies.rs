@@ -23,8 +23,15 @@ fn native(size: usize) -> String {
 }
 
 async fn send(client: &reqwest::Client, url: &str, body: String, chunked: bool) -> (u16, Value) {
-    let body = if chunked { reqwest::Body::wrap_stream(futures::stream::iter(body.into_bytes().chunks(50_000).map(|c| Ok::<_, std::io::Error>(c.to_vec())).collect::<Vec<_>>())) } else { body.into() };
-    let sent = client.post(url).header("content-type", "application/json").header("accept", "application/json, text/event-stream").body(body);
+    let body = if chunked {
+        reqwest::Body::wrap_stream(futures::stream::iter(
+            body.into_bytes().chunks(50_000).map(|c| Ok::<_, std::io::Error>(c.to_vec())).collect::<Vec<_>>(),
+        ))
+    } else {
+        body.into()
+    };
+    let sent =
+        client.post(url).header("content-type", "application/json").header("accept", "application/json, text/event-stream").body(body);
     let response = sent.send().await.expect("an answer");
     (response.status().as_u16(), response.json().await.expect("JSON"))
 }
@@ -42,7 +49,10 @@ async fn sizes(client: &reqwest::Client, base: &str) {
                 assert_eq!(length(&answer["result"][0]["text"]), Some(arguments), "{size} chunked {chunked}");
                 assert!(length(&native_answer["result"]["content"][0]["text"]).is_some_and(|n| n > size - 200));
             } else {
-                assert_eq!((&answer["code"], native_answer["error"]["data"]["code"].as_str()), (&json!("body_too_large"), Some("body_too_large")));
+                assert_eq!(
+                    (&answer["code"], native_answer["error"]["data"]["code"].as_str()),
+                    (&json!("body_too_large"), Some("body_too_large"))
+                );
             }
         }
     }
@@ -53,7 +63,8 @@ async fn every_size_over_http_1_and_h2c_and_tls() {
     let stub = Stub::start().await;
     let dir = tempfile::tempdir().expect("a temporary folder");
     let pair = crate::listeners::certificate(dir.path(), "localhost");
-    let more = format!("  h2c: 127.0.0.1:0\n  tls: {{ listen: 127.0.0.1:0, cert: {}, key: {} }}\n", pair.cert.display(), pair.key.display());
+    let more =
+        format!("  h2c: 127.0.0.1:0\n  tls: {{ listen: 127.0.0.1:0, cert: {}, key: {} }}\n", pair.cert.display(), pair.key.display());
     let mut gateway = Gateway::start(&format!("{}backends:\n{}", server(&more), stub.backend("one", ""))).await;
     sizes(&http(), &gateway.url.clone()).await;
     let h2c = crate::listeners::address(&mut gateway, "listening on h2c://").await;

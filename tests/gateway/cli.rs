@@ -11,7 +11,8 @@ use crate::support::{eventually, http, root};
 async fn check_tells_every_problem_with_its_line_or_ok() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = dir.path().join("g.yaml");
-    std::fs::write(&path, "server:\n  lisen: 0.0.0.0:80\nbackends:\n  - name: a\n    url: ftp://x\n    weight: many\ncache:\n  ttl: 3\n").expect("writable");
+    std::fs::write(&path, "server:\n  lisen: 0.0.0.0:80\nbackends:\n  - name: a\n    url: ftp://x\n    weight: many\ncache:\n  ttl: 3\n")
+        .expect("writable");
     let output = command().arg("check").arg("--config").arg(&path).output().await.expect("runs");
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
@@ -39,8 +40,13 @@ async fn openapi_is_printed() {
 async fn it_runs_on_the_environment_alone() {
     let (one, two) = (Stub::start().await, Stub::start().await);
     let mut run = command();
-    run.env("MCP_BACKENDS", format!("mcp1:{},mcp2:{}", one.url, two.url))
-        .envs([("GATEWAY_HOST", "127.0.0.1"), ("GATEWAY_PORT", "0"), ("GATEWAY_WORKERS", "1"), ("LOG_LEVEL", "info"), ("CACHE_ENABLED", "false")]);
+    run.env("MCP_BACKENDS", format!("mcp1:{},mcp2:{}", one.url, two.url)).envs([
+        ("GATEWAY_HOST", "127.0.0.1"),
+        ("GATEWAY_PORT", "0"),
+        ("GATEWAY_WORKERS", "1"),
+        ("LOG_LEVEL", "info"),
+        ("CACHE_ENABLED", "false"),
+    ]);
     let mut process = Process::start(run);
     let address = process.says("listening on http://").await;
     let url = format!("http://{}", address.split('"').next().unwrap_or_default());
@@ -53,7 +59,10 @@ async fn it_runs_on_the_environment_alone() {
     process.kill().await;
     let refused = command().arg("check").env("MCP_BACKENDS", "one:http://x").env("JWT_SECRET_KEY", "s3cret").output().await.expect("runs");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains("environment variable JWT_SECRET_KEY") && said.contains("not supported yet") && !said.contains("s3cret"), "{said}");
+    assert!(
+        said.contains("environment variable JWT_SECRET_KEY") && said.contains("not supported yet") && !said.contains("s3cret"),
+        "{said}"
+    );
 }
 
 /// The calls of the README, word for word.
@@ -72,12 +81,14 @@ async fn the_demo_answers_the_documented_calls() {
     for call in calls {
         let here = call.replace("http://localhost:8080", &url);
         let output = tokio::process::Command::new("bash").arg("-c").arg(&here).output().await.expect("curl runs");
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{call}: {e}: {}", String::from_utf8_lossy(&output.stdout)));
+        let answer: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{call}: {e}: {}", String::from_utf8_lossy(&output.stdout)));
         assert!(answer["code"].is_null() && answer["error"].is_null(), "{call}: {answer}");
     }
     let read = |path: &str| json!({ "method": "call_tool", "params": { "tool_name": "read_file", "arguments": { "path": path } } });
     for escape in ["../../etc/passwd", "/etc/../../etc/shadow"] {
-        let answer: Value = http().post(format!("{url}/api/mcp/filesystem")).json(&read(escape)).send().await.expect("sent").json().await.expect("JSON");
+        let answer: Value =
+            http().post(format!("{url}/api/mcp/filesystem")).json(&read(escape)).send().await.expect("sent").json().await.expect("JSON");
         assert_eq!(answer["isError"], true, "{answer}");
         assert!(!answer.to_string().contains("root:"), "{answer}");
     }

@@ -19,9 +19,17 @@ async fn sigterm_finishes_what_is_under_way() {
     let url = gateway.at("/api/mcp/real");
     let body = json!({ "method": "call_tool", "params": { "tool_name": "slow", "arguments": { "ms": 1500 } } });
     let slow = tokio::spawn(async move { http().post(url).json(&body).send().await.expect("an answer").status() });
-    eventually("the call is under way", async || (gateway.metric("backend_in_flight{backend=\"one\"}").await >= 1.0 || gateway.metric("backend_requests_total{backend=\"one\",status=\"2xx\"}").await >= 1.0).then_some(())).await;
+    eventually("the call is under way", async || {
+        (gateway.metric("backend_in_flight{backend=\"one\"}").await >= 1.0
+            || gateway.metric("backend_requests_total{backend=\"one\",status=\"2xx\"}").await >= 1.0)
+            .then_some(())
+    })
+    .await;
     gateway.process.signal("TERM");
-    eventually("not ready any more", async || http().get(gateway.at("/ready")).send().await.map_or(Some(()), |answer| (answer.status() == 503).then_some(()))).await;
+    eventually("not ready any more", async || {
+        http().get(gateway.at("/ready")).send().await.map_or(Some(()), |answer| (answer.status() == 503).then_some(()))
+    })
+    .await;
     assert_eq!(slow.await.expect("no panic"), 200);
     let status = gateway.process.child.wait().await.expect("an end");
     assert!(status.success(), "{status}");

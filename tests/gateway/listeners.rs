@@ -56,7 +56,8 @@ async fn tls_speaks_h2_and_takes_a_new_certificate_without_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_finish_its_headers_is_cut_off() {
     let stub = Stub::start().await;
-    let gateway = Gateway::start(&format!("{}backends:\n{}", server("  limits: { header_timeout: 300ms }\n"), stub.backend("one", ""))).await;
+    let gateway =
+        Gateway::start(&format!("{}backends:\n{}", server("  limits: { header_timeout: 300ms }\n"), stub.backend("one", ""))).await;
     let address = gateway.url.trim_start_matches("http://").to_owned();
     let mut slow = TcpStream::connect(&address).await.expect("connected");
     // Each byte comes in time for a read timeout; the block as a whole does not.
@@ -81,7 +82,8 @@ async fn a_client_that_does_not_finish_its_headers_is_cut_off() {
 async fn connections_beyond_the_limit_are_closed() {
     let stub = Stub::start().await;
     for limits in ["connections: 3", "connections_per_ip: 3"] {
-        let gateway = Gateway::start(&format!("{}backends:\n{}", server(&format!("  limits: {{ {limits} }}\n")), stub.backend("one", ""))).await;
+        let gateway =
+            Gateway::start(&format!("{}backends:\n{}", server(&format!("  limits: {{ {limits} }}\n")), stub.backend("one", ""))).await;
         let address = gateway.url.trim_start_matches("http://").to_owned();
         // The readiness probe's kept-alive connections have to go first.
         eventually("nobody is connected", async || (admin_metric(&gateway, "open_connections").await == 0.0).then_some(())).await;

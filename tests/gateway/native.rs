@@ -26,7 +26,11 @@ async fn ids_headers_and_bytes_pass_unchanged() {
     let (stub, gateway) = stubbed().await;
     let body = r#"{ "jsonrpc":"2.0", "id":"a\u0062\n", "method":"tools/call", "params":{"name":"echo","arguments":{"n":1.50}}}"#;
     let sent = request(&gateway, body).header("mcp-protocol-version", MODERN).header("mcp-method", "tools/call").header("mcp-name", "echo");
-    let sent = sent.header("mcp-param-region", "eu").header("authorization", "Bearer mine").header("cookie", "c=1").header("origin", gateway.url.clone());
+    let sent = sent
+        .header("mcp-param-region", "eu")
+        .header("authorization", "Bearer mine")
+        .header("cookie", "c=1")
+        .header("origin", gateway.url.clone());
     let answer: Value = sent.send().await.expect("an answer").json().await.expect("JSON");
     assert_eq!(answer["id"], "ab\n");
     let seen = stub.headers();

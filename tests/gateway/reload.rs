@@ -11,7 +11,8 @@ use crate::support::stub::Stub;
 use crate::support::{eventually, http};
 
 fn yaml(stubs: &[&Stub], weight: usize) -> String {
-    let backends: String = stubs.iter().enumerate().map(|(i, stub)| stub.backend(&format!("b{i}"), &format!(", weight: {weight}"))).collect();
+    let backends: String =
+        stubs.iter().enumerate().map(|(i, stub)| stub.backend(&format!("b{i}"), &format!(", weight: {weight}"))).collect();
     format!("{}backends:\n{backends}", server(""))
 }
 
@@ -45,7 +46,8 @@ async fn twenty_reloads_under_load_fail_nothing_and_cut_no_stream() {
         // Weights change and a backend comes and goes, so that every reload builds something new.
         let stubs: &[&Stub] = if round % 2 == 0 { &[&one] } else { &[&one, &two] };
         std::fs::write(gateway.config_path(), yaml(stubs, 1 + round % 3)).expect("writable");
-        let told: Value = http().post(format!("{}/admin/reload", gateway.admin)).send().await.expect("an answer").json().await.expect("JSON");
+        let told: Value =
+            http().post(format!("{}/admin/reload", gateway.admin)).send().await.expect("an answer").json().await.expect("JSON");
         assert_eq!(told["reloaded"], true, "{told}");
     }
     stop.store(true, Ordering::SeqCst);

@@ -64,7 +64,11 @@ async fn what_the_caller_got_wrong_is_named_and_never_sent() {
         (json!({ "method": "read_resource", "params": {} }), 400, "invalid_params"),
     ] {
         let (got, problem) = gateway.rest("stub", body.clone()).await;
-        assert_eq!((got, problem["code"].as_str(), problem["status"].as_u64()), (status, Some(code), Some(u64::from(status))), "{body}: {problem}");
+        assert_eq!(
+            (got, problem["code"].as_str(), problem["status"].as_u64()),
+            (status, Some(code), Some(u64::from(status))),
+            "{body}: {problem}"
+        );
         assert!(problem["request_id"].as_str().is_some_and(|id| !id.is_empty()));
     }
     let (status, problem) = gateway.rest("nowhere", call(json!({}))).await;
@@ -173,10 +177,18 @@ async fn a_middleware_backend_gets_the_rest_form_and_its_envelope_is_ours() {
     let gateway = Gateway::with(&format!("  - {{ name: mw, url: \"{url}\" }}\n")).await;
     gateway.knows("database").await;
     let answer = gateway.call("database", "query", json!({ "sql": "select 1" })).await;
-    assert_eq!((&answer["result"], &answer["backend"], &answer["cached"], &answer["extra"]), (&json!([{ "rows": 3 }]), &json!("mw"), &json!(false), &json!(1)));
+    assert_eq!(
+        (&answer["result"], &answer["backend"], &answer["cached"], &answer["extra"]),
+        (&json!([{ "rows": 3 }]), &json!("mw"), &json!(false), &json!(1))
+    );
     let sent = seen.lock().unwrap().clone();
     assert_eq!(sent, [json!({ "method": "call_tool", "params": { "tool_name": "query", "arguments": { "sql": "select 1" } } })]);
-    let native = http().post(gateway.at("/mcp/database")).json(&json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" })).send().await.expect("an answer");
+    let native = http()
+        .post(gateway.at("/mcp/database"))
+        .json(&json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }))
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(native.status(), 404);
     task.abort();
 }

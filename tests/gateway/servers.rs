@@ -75,11 +75,13 @@ async fn typescript_sdk_pages_its_tools_and_wants_parameter_headers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_to_the_user_is_declined_or_refused_not_awaited() {
     let modern = Server::ts().await;
-    let (status, problem) = gateway(&modern, "").await.rest("real", json!({ "method": "call_tool", "params": { "tool_name": "ask" } })).await;
+    let (status, problem) =
+        gateway(&modern, "").await.rest("real", json!({ "method": "call_tool", "params": { "tool_name": "ask" } })).await;
     assert_eq!((status, &problem["code"]), (422, &json!("input_required")), "{problem}");
     // Legacy servers send `elicitation/create` although we declared no such capability; what they make of our "no" is theirs.
     let legacy = Server::ts_legacy().await;
-    let (status, answer) = gateway(&legacy, "").await.rest("real", json!({ "method": "call_tool", "params": { "tool_name": "ask" } })).await;
+    let (status, answer) =
+        gateway(&legacy, "").await.rest("real", json!({ "method": "call_tool", "params": { "tool_name": "ask" } })).await;
     assert!(status == 200 || status == 502, "{status} {answer}");
 }
 
@@ -98,7 +100,8 @@ async fn typescript_sdk_1_primes_its_streams_and_forgets_sessions() {
 async fn server_everything_says_400_to_an_unknown_session() {
     let mut server = Server::everything().await;
     let gateway = gateway(&server, ", health_check: {mcp: true, interval: 100ms}").await;
-    let (status, answer) = gateway.rest("real", json!({ "method": "call_tool", "params": { "tool_name": "echo", "arguments": { "message": "hi" } } })).await;
+    let (status, answer) =
+        gateway.rest("real", json!({ "method": "call_tool", "params": { "tool_name": "echo", "arguments": { "message": "hi" } } })).await;
     assert!(status == 200 && text(&answer).contains("hi"), "{answer}");
     server.process.kill().await;
 }
@@ -118,7 +121,8 @@ async fn fastmcp() {
             .flatten()
             .map(|argument| (argument["name"].as_str().unwrap_or_default().to_owned(), json!("x")))
             .collect();
-        let (status, prompt) = gateway.rest("real", json!({ "method": "get_prompt", "params": { "name": name, "arguments": arguments } })).await;
+        let (status, prompt) =
+            gateway.rest("real", json!({ "method": "get_prompt", "params": { "name": name, "arguments": arguments } })).await;
         assert!(status == 200 && prompt["result"][0]["role"].is_string(), "{prompt}");
     }
 }

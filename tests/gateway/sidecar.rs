@@ -27,7 +27,10 @@ async fn servers_are_listed_with_what_they_told() {
         (rows.len() == 3 && rows.iter().filter(|row| row["tools_count"] != 0).count() == 2).then_some(rows)
     };
     let rows = crate::support::eventually("both are known", settled).await;
-    let summary: Vec<_> = rows.iter().map(|row| (row["name"].as_str(), row["backend"].as_str(), row["status"].as_str(), row["backend_era"].as_str())).collect();
+    let summary: Vec<_> = rows
+        .iter()
+        .map(|row| (row["name"].as_str(), row["backend"].as_str(), row["status"].as_str(), row["backend_era"].as_str()))
+        .collect();
     assert_eq!(summary[0], (Some("files"), Some("gone"), Some("unhealthy"), None));
     assert_eq!(summary[1], (Some("files"), Some("py"), Some("healthy"), Some("modern")));
     assert_eq!((summary[2].1, summary[2].3), (Some("ts"), Some("legacy")), "its own name, discovered: {:?}", summary[2].0);
@@ -40,7 +43,11 @@ async fn servers_are_listed_with_what_they_told() {
 async fn the_admin_listener_shows_the_configuration_without_its_secrets() {
     let stub = Stub::start().await;
     let secret = "a-very-secret-session-secret";
-    let yaml = format!("{}backends:\n{}", server(&format!("  session_secret: {secret}\n  admin_token: the-token\n")), stub.backend("one", ", credential: {bearer: the-bearer}"));
+    let yaml = format!(
+        "{}backends:\n{}",
+        server(&format!("  session_secret: {secret}\n  admin_token: the-token\n")),
+        stub.backend("one", ", credential: {bearer: the-bearer}")
+    );
     let gateway = Gateway::start(&yaml).await;
     let config = format!("{}/admin/config", gateway.admin);
     assert_eq!(http().get(&config).send().await.expect("an answer").status(), 401);
@@ -76,7 +83,12 @@ async fn metrics_can_be_switched_off_and_are_named_as_promised() {
     ] {
         assert!(text.contains(name), "{name} in\n{text}");
     }
-    let off = Gateway::start(&format!("{}observability: {{ metrics: {{ enabled: false }} }}\nbackends:\n{}", server(""), stub.backend("one", ""))).await;
+    let off = Gateway::start(&format!(
+        "{}observability: {{ metrics: {{ enabled: false }} }}\nbackends:\n{}",
+        server(""),
+        stub.backend("one", "")
+    ))
+    .await;
     assert_eq!(http().get(off.at("/metrics")).send().await.expect("an answer").status(), 404);
 }
 

@@ -33,9 +33,12 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
 
 /// A client without proxies or redirects, as tests want it.
 pub fn http() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     client(reqwest::Client::builder())
 }
 
 pub fn client(builder: reqwest::ClientBuilder) -> reqwest::Client {
+    // An error means that another test did it before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     builder.no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build().expect("a client")
 }

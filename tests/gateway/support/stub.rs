@@ -51,6 +51,7 @@ impl Stub {
         let router = Router::new()
             .route("/health", axum::routing::get(health))
             .route("/mcp", axum::routing::post(post).get(stream))
+            .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(Arc::clone(&shared));
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
@@ -136,7 +137,9 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     let request: Value = serde_json::from_slice(&body).expect("the gateway sends JSON");
     let id = request["id"].clone();
     let result = match request["method"].as_str().unwrap_or_default() {
-        "server/discover" => json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} }, "serverInfo": { "name": "stub", "version": "1" } }),
+        "server/discover" => {
+            json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} }, "serverInfo": { "name": "stub", "version": "1" } })
+        }
         "tools/list" => json!({ "resultType": "complete", "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }] }),
         "tools/call" => {
             shared.calls.fetch_add(1, Ordering::SeqCst);

@@ -1,0 +1,69 @@
+//! Configuration files: every one in `conf/` loads, and every fault in `tests/bad/` is told with its line.
+
+use std::path::{Path, PathBuf};
+
+use mcp_gateway::config;
+
+fn files(dir: &str) -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+    let entries = std::fs::read_dir(dir).expect("readable").map(|entry| entry.expect("readable").path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect()
+}
+
+fn nothing(_: &str) -> Option<String> {
+    None
+}
+
+#[test]
+fn every_example_loads() {
+    let lookup = |name: &str| (name == "DEMO_MCP_ADDRESS").then(|| "127.0.0.1:1".to_owned());
+    let files: Vec<_> = files("conf").into_iter().chain(files("conf/examples")).collect();
+    assert!(files.len() >= 5, "{files:?}");
+    for path in files {
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let loaded = config::parse(&path.display().to_string(), &text, &lookup);
+        assert!(loaded.is_ok(), "{:?}", loaded.err());
+    }
+}
+
+/// A line `#: 7: path: message` in a file expects that problem; nothing else may be reported.
+#[test]
+fn every_fault_is_told_with_its_line_and_nothing_else_is() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad/everything.yaml")).expect("readable");
+    let mut expected: Vec<String> = text.lines().filter_map(|line| line.strip_prefix("#: ").map(str::to_owned)).collect();
+    let problems = config::parse("everything.yaml", &text, &nothing).expect_err("nothing but faults");
+    let mut told: Vec<String> =
+        problems.iter().map(|problem| problem.to_string().trim_start_matches("everything.yaml:").replacen(':', ":", 1)).collect();
+    expected.sort();
+    told.sort();
+    assert_eq!(told.join("\n"), expected.join("\n"));
+}
+
+#[test]
+fn what_is_no_yaml_is_told_with_its_line() {
+    let problems = config::parse("syntax.yaml", "backends:\n  - name: [\n", &nothing).expect_err("a fault");
+    assert_eq!((problems.len(), problems[0].line.is_some()), (1, true), "{problems:?}");
+}
+
+#[test]
+fn variables_replace_the_file_and_are_blamed_for_their_own_faults() {
+    let lookup = |name: &str| match name {
+        "GATEWAY_PORT" => Some("9000".to_owned()),
+        "GATEWAY_WORKERS" => Some("3".to_owned()),
+        "LOG_LEVEL" => Some("debug".to_owned()),
+        "TOKEN" => Some("t0ken".to_owned()),
+        _ => None,
+    };
+    let text =
+        "server: { listen: 10.0.0.1:80, workers: 9 }\nbackends: [{ name: a, url: 'http://x', credential: { bearer: '${TOKEN}' } }]\n";
+    let config = config::parse("g.yaml", text, &lookup).expect("valid");
+    assert_eq!(
+        (config.server.listen.to_string().as_str(), config.server.workers, config.observability.log.level.as_str()),
+        ("10.0.0.1:9000", 3, "debug")
+    );
+    assert_eq!(config.backends[0].credential.as_ref().map(config::Secret::expose), Some("t0ken"));
+    assert!(!format!("{config:?}").contains("t0ken"));
+    let wrong = |name: &str| (name == "GATEWAY_WORKERS").then(|| "lots".to_owned());
+    let problems = config::parse("g.yaml", text.replace("${TOKEN}", "x").as_str(), &wrong).expect_err("a fault");
+    assert!(problems[0].to_string().starts_with("environment variable GATEWAY_WORKERS: server.workers: `lots`"), "{}", problems[0]);
+}
