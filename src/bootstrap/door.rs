@@ -143,10 +143,8 @@ impl Waiting {
                 0 => Duration::ZERO,
                 since => self.origin.elapsed().saturating_sub(Duration::from_millis(since - 1)),
             };
-            if waited >= limit {
-                return;
-            }
-            tokio::time::sleep((limit - waited).min(patience).max(Duration::from_millis(10))).await;
+            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else { return };
+            tokio::time::sleep(left.min(patience).max(Duration::from_millis(10))).await;
         }
     }
 }

@@ -190,12 +190,12 @@ fn backends(root: &Section<'_>, interval: Duration) -> Vec<Arc<Backend>> {
         if let Some(name) = section.string("name").filter(|name| !names.insert(name.clone())) {
             section.problem("name", format!("`{name}` is already the name of another backend"));
         }
-        list.extend(backend(section, interval).map(Arc::new));
+        list.push(Arc::new(backend(section, interval)));
     }
     list
 }
 
-fn backend(section: Section<'_>, interval: Duration) -> Option<Backend> {
+fn backend(section: Section<'_>, interval: Duration) -> Backend {
     section.not_yet(&["command", "shard"]);
     if section.integer("max_in_flight", 0..=1_000_000).is_some_and(|n| n > 0) {
         section.problem("max_in_flight", "not supported yet");
@@ -226,7 +226,7 @@ fn backend(section: Section<'_>, interval: Duration) -> Option<Backend> {
         section.problem("mcp_path", "holds {server}, so capabilities must list the servers");
     }
     section.finish();
-    Some(backend)
+    backend
 }
 
 fn capabilities(section: &Section<'_>) -> Vec<String> {

@@ -105,7 +105,7 @@ impl<'b> Request<'b> {
     }
 }
 
-fn rename<'b>(params: &mut Members<'b>, from: &str, to: &'static str) -> Verdict<()> {
+fn rename(params: &mut Members<'_>, from: &str, to: &'static str) -> Verdict<()> {
     let both = params.get(from).is_some() && params.get(to).is_some();
     if both {
         return Err(Reject::new(Code::InvalidParams, format!("give either `params.{from}` or `params.{to}`, not both")));

@@ -46,7 +46,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`TooLarge`] when what is pending exceeds the limit; the stream cannot go on.
-    pub fn next(&mut self) -> Result<Option<Event>, TooLarge> {
+    pub fn event(&mut self) -> Result<Option<Event>, TooLarge> {
         // Fewer bytes may be the beginning of a byte order mark, and are no event in any case.
         if !self.started {
             return Ok(None);
@@ -130,7 +130,7 @@ mod tests {
         let mut found = Vec::new();
         for chunk in chunks {
             decoder.push(&chunk);
-            while let Some(event) = decoder.next().unwrap() {
+            while let Some(event) = decoder.event().unwrap() {
                 found.push(event);
             }
         }
@@ -148,7 +148,7 @@ mod tests {
     fn an_endless_event_is_cut() {
         let mut decoder = Decoder::new(10);
         decoder.push(b"data: 12345678901");
-        assert_eq!(decoder.next(), Err(TooLarge));
+        assert_eq!(decoder.event(), Err(TooLarge));
     }
 
     proptest! {

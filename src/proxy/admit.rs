@@ -8,7 +8,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::body;
 use super::ctx::{Ctx, Dialect};
-use crate::call::Era;
+use crate::call::{Call, Era};
 use crate::config::Limits;
 use crate::mcp::message::{Message, Payload};
 use crate::mcp::rest::{self, Form};
@@ -33,8 +33,8 @@ pub enum Plan<'b> {
 /// A native request, judged.
 pub struct Native<'b> {
     pub pool: Arc<Pool>,
-    /// The message, when it is a single one.
-    pub message: Option<Message<'b>>,
+    /// What is asked, by a single request or notification.
+    pub call: Option<Call<'b>>,
     /// The upstream session it belongs to.
     pub session: Option<Session>,
     /// What was judged is what is sent: the body as it was read.
@@ -67,10 +67,7 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     // Where to.
     let route = found?;
     ctx.route = route.label();
-    let server = match route {
-        Route::Rest { server, .. } | Route::Native { server } => server,
-        _ => return Ok(Plan::Page(route)),
-    };
+    let (Route::Rest { server, .. } | Route::Native { server }) = route else { return Ok(Plan::Page(route)) };
     let pool = snapshot.upstream.pool(server).ok_or_else(|| Reject::unknown_server(server))?;
     ctx.told.server = Some(Arc::clone(&pool.server));
     // What.
@@ -93,23 +90,13 @@ fn native<'b>(state: &State, client: &ServerSession, pool: Arc<Pool>, body: &'b 
     let request = client.req_header();
     let payload = if request.method == http::Method::POST { Some(message::Payload::read(body)?) } else { None };
     let message = payload.as_ref().and_then(Payload::one);
-    if headers::era(&request.headers, message.and_then(Message::version)) == Era::Modern {
-        agree(&request.headers, message)?;
+    let call = message.and_then(Message::call);
+    if let (Some(call), Era::Modern) = (&call, headers::era(&request.headers, message.and_then(Message::version))) {
+        // A modern message is judged by its body, so its headers must not tell otherwise.
+        headers::agree(&request.headers, call)?;
     }
     let session = session(state, &pool, &request.headers)?;
-    let message = match payload {
-        Some(Payload::One(message)) => Some(message),
-        _ => None,
-    };
-    Ok(Native { pool, message, session, body: body.clone() })
-}
-
-/// A modern message is judged by its body, so its headers must not tell otherwise.
-fn agree(headers: &HeaderMap, message: Option<&Message<'_>>) -> Verdict<()> {
-    match message.and_then(Message::call) {
-        Some(call) => headers::agree(headers, &call),
-        None => Ok(()),
-    }
+    Ok(Native { pool, call, session, body: body.clone() })
 }
 
 /// Opens the session id the client holds. One we did not give, or gave for another server, is answered as a session that

@@ -113,7 +113,7 @@ impl Gateway {
                 return Ok(Err(reject));
             }
         };
-        let served = match &plan {
+        match &plan {
             Plan::Native(plan) => {
                 *body = plan.body.clone();
                 native::serve(&self.state, client, ctx, plan).await
@@ -123,7 +123,6 @@ impl Gateway {
                 Ok(page) => reply::page(client, ctx, page).await.map(Ok),
                 Err(reject) => Ok::<_, Box<Error>>(Err::<(), Reject>(reject)),
             },
-        };
-        served
+        }
     }
 }

@@ -13,7 +13,6 @@ use crate::egress::Incoming;
 use crate::exchange::native::{self, Open};
 use crate::exchange::relay::{self, End};
 use crate::mcp::headers;
-use crate::mcp::message::Message;
 use crate::mcp::session::Session;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, Verdict};
@@ -27,11 +26,10 @@ const JUDGED: usize = 8 << 10;
 /// # Errors
 /// The inner error is a refusal to be written; the outer one means the connection must be closed.
 pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Result<Verdict<()>> {
-    let call = plan.message.as_ref().and_then(Message::call);
     let opened = match open(state, client, ctx, plan).await {
         Some(Ok(opened)) => opened,
         Some(Err(reject)) => {
-            record(state, ctx, plan, call.as_ref(), refusal(&reject));
+            record(state, ctx, plan, refusal(&reject));
             return Ok(Err(reject));
         }
         None => {
@@ -60,7 +58,7 @@ pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, pla
         client.write_response_header(Box::new(head)).await?;
         relayed(state, client, ctx, opened.incoming, status).await?
     };
-    record(state, ctx, plan, call.as_ref(), outcome);
+    record(state, ctx, plan, outcome);
     Ok(Ok(()))
 }
 
@@ -161,9 +159,9 @@ fn refusal(reject: &Reject) -> Outcome {
     }
 }
 
-fn record(state: &State, ctx: &mut Ctx, plan: &Native<'_>, call: Option<&crate::call::Call<'_>>, outcome: Outcome) {
+fn record(state: &State, ctx: &mut Ctx, plan: &Native<'_>, outcome: Outcome) {
     ctx.told.outcome = Some(outcome);
-    let Some(call) = call else { return };
+    let Some(call) = &plan.call else { return };
     plan.pool.meter(&state.shared.metrics, call).count(outcome, ctx.arrival.started.elapsed(), ctx.told.bytes);
     if log::log_enabled!(target: "access", log::Level::Info) {
         ctx.told.method = Some(call.method.clone().into_owned());

@@ -63,6 +63,9 @@ fn content_type(text: Cow<'static, str>) -> Result<HeaderValue> {
 }
 
 /// The header of an answer that is relayed: the upstream's, less what belongs to its connection.
+///
+/// # Errors
+/// When a header of ours cannot be written, which would be a bug.
 pub fn relayed(incoming: &Incoming<'_>, ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
     let mut head = incoming.header().cloned().map_or_else(|| ResponseHeader::build(incoming.status(), None), Ok)?;
     let nominated = nominated(&head.headers);
@@ -77,6 +80,9 @@ pub fn relayed(incoming: &Incoming<'_>, ctx: &Ctx, client: &ServerSession) -> Re
 }
 
 /// The header of an event stream of our own.
+///
+/// # Errors
+/// When a header of ours cannot be written, which would be a bug.
 pub fn events(ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
     let mut head = ResponseHeader::build(StatusCode::OK, Some(5))?;
     head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static(EVENTS))?;

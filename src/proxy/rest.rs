@@ -40,9 +40,11 @@ pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, pla
     }
 }
 
+/// Events are for callers who ask for nothing else; whoever takes JSON as well gets one whole answer.
 fn wants_events(client: &ServerSession) -> bool {
     let accepts = client.req_header().headers.get_all(header::ACCEPT);
-    accepts.iter().any(|value| value.to_str().is_ok_and(|text| text.contains("text/event-stream")))
+    let accepts = |kind: &str| accepts.iter().any(|value| value.to_str().is_ok_and(|text| text.contains(kind)));
+    accepts("text/event-stream") && !accepts("application/json") && !accepts("*/*")
 }
 
 async fn single(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) -> Result<Verdict<()>> {
@@ -70,6 +72,7 @@ async fn attended<T>(client: &mut ServerSession, work: Pin<&mut impl Future<Outp
     }
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
 fn left() -> Box<Error> {
     Error::explain(ErrorType::ConnectionClosed, "the client left before the answer").into_down()
 }

@@ -258,7 +258,7 @@ impl Exchange<'_, '_> {
     async fn answer(&self, incoming: Incoming<'_>, id: u64, manner: Manner<'_>) -> Result<Bytes, Trouble> {
         let status = incoming.status();
         if status.is_success() && incoming.is_event_stream() {
-            return Box::pin(self.from_stream(incoming, id, manner)).await;
+            return Box::pin(self.read_stream(incoming, id, manner)).await;
         }
         let body = incoming.collect(MAX_ANSWER).await?;
         if status.is_success() {
@@ -277,7 +277,7 @@ impl Exchange<'_, '_> {
 
     /// Reads events until the answer: priming events and comments are skipped, notifications handed on, and requests
     /// of the server declined, because a server that waits for an answer nobody can give would hang forever.
-    async fn from_stream(&self, mut incoming: Incoming<'_>, id: u64, manner: Manner<'_>) -> Result<Bytes, Trouble> {
+    async fn read_stream(&self, mut incoming: Incoming<'_>, id: u64, manner: Manner<'_>) -> Result<Bytes, Trouble> {
         let mut events = sse::Decoder::new(MAX_ANSWER);
         loop {
             // A deadline of the whole answer, not of one read: keep-alive comments must not extend it.
@@ -290,7 +290,7 @@ impl Exchange<'_, '_> {
                 return Err(Trouble::Protocol("the event stream ended before the answer"));
             };
             events.push(&chunk);
-            while let Some(event) = events.next().map_err(|_| Failure::TooLarge)? {
+            while let Some(event) = events.event().map_err(|_| Failure::TooLarge)? {
                 let data = Bytes::from(event.data);
                 match serde_json::from_slice::<Response<'_>>(&data) {
                     Ok(message) if message.method.is_none() && has_id(&message, id) => return Ok(data),

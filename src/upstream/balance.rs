@@ -79,7 +79,7 @@ mod tests {
             let ten = shares(&balance, 10 * alive, |i| i != dead);
             for (i, share) in ten.iter().enumerate() {
                 let expected = if i == dead { 0 } else { 10 * weights[i] };
-                prop_assert!(share.abs_diff(expected) <= 1 + weights.len() as u32, "{ten:?} for {weights:?} without {dead}");
+                prop_assert!(share.abs_diff(expected) <= 1 + u32::try_from(weights.len()).unwrap(), "{ten:?} for {weights:?} without {dead}");
             }
         }
     }

@@ -76,7 +76,7 @@ impl Pool {
             return self.meters.methods[row].get_or_init(|| metrics.meter(&self.server, METHODS[row].mcp, ""));
         }
         match call.name.as_deref().and_then(|name| self.meters.tools.get_key_value(name)) {
-            Some((tool, cell)) => cell.get_or_init(|| metrics.meter(&self.server, "tools/call", tool)),
+            Some((tool, series)) => series.get_or_init(|| metrics.meter(&self.server, "tools/call", tool)),
             None => self.meters.methods[row].get_or_init(|| metrics.meter(&self.server, "tools/call", "other")),
         }
     }

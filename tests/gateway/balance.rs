@@ -28,7 +28,7 @@ async fn weights_come_out_exactly() {
     let (heavy, light) = (Stub::start().await, Stub::start().await);
     let gateway = Gateway::with(&format!("{}{}", heavy.backend("heavy", ", weight: 3"), light.backend("light", ""))).await;
     eventually("both are healthy", async || {
-        (gateway.metric("backend_up{backend=\"light\"}").await + gateway.metric("backend_up{backend=\"heavy\"}").await == 2.0).then_some(())
+        (gateway.metric("backend_up{backend=\"light\"}").await + gateway.metric("backend_up{backend=\"heavy\"}").await == 2).then_some(())
     })
     .await;
     assert_eq!(load(&gateway, 10_000).await, 0);
@@ -48,7 +48,7 @@ async fn a_dead_backend_is_failed_over_and_then_left_out() {
     );
     let gateway = Gateway::start(&yaml).await;
     eventually("both are healthy", async || {
-        (gateway.metric("backend_up{backend=\"dies\"}").await + gateway.metric("backend_up{backend=\"lives\"}").await == 2.0).then_some(())
+        (gateway.metric("backend_up{backend=\"dies\"}").await + gateway.metric("backend_up{backend=\"lives\"}").await == 2).then_some(())
     })
     .await;
     assert_eq!(load(&gateway, 200).await, 0);
@@ -56,7 +56,7 @@ async fn a_dead_backend_is_failed_over_and_then_left_out() {
     // Between calls, so that none is lost that had already been sent; connecting fails from now on.
     drop(dies);
     let failed = load(&gateway, 400).await;
-    eventually("it counts as unhealthy", async || (gateway.metric("backend_up{backend=\"dies\"}").await == 0.0).then_some(())).await;
+    eventually("it counts as unhealthy", async || (gateway.metric("backend_up{backend=\"dies\"}").await == 0).then_some(())).await;
     assert_eq!(load(&gateway, 400).await, 0, "none fails after the threshold");
     // Connections that were pooled when it died may break under a request that was already written: those are not repeated.
     assert!(failed <= 16, "connect failures fail over: {failed} failed");
@@ -70,7 +70,7 @@ async fn an_unhealthy_backend_gets_nothing_and_none_left_is_503() {
     let gateway = Gateway::with(&stub.backend("one", ", health_check: {path: /health, interval: 50ms}")).await;
     assert_eq!(gateway.rest("stub", call()).await.0, 200);
     stub.sicken();
-    eventually("it counts as unhealthy", async || (gateway.metric("backend_up{backend=\"one\"}").await == 0.0).then_some(())).await;
+    eventually("it counts as unhealthy", async || (gateway.metric("backend_up{backend=\"one\"}").await == 0).then_some(())).await;
     let before = stub.posts();
     let response = http().post(gateway.at("/api/mcp/stub")).json(&call()).send().await.expect("an answer");
     assert_eq!((response.status().as_u16(), response.headers().contains_key("retry-after")), (503, true));
@@ -84,7 +84,7 @@ async fn a_call_that_was_sent_is_not_repeated_elsewhere() {
     let (one, two) = (Stub::start().await, Stub::start().await);
     let gateway = Gateway::with(&format!("{}{}", one.backend("one", ", timeout: 300ms"), two.backend("two", ", timeout: 300ms"))).await;
     eventually("both are healthy", async || {
-        (gateway.metric("backend_up{backend=\"one\"}").await + gateway.metric("backend_up{backend=\"two\"}").await == 2.0).then_some(())
+        (gateway.metric("backend_up{backend=\"one\"}").await + gateway.metric("backend_up{backend=\"two\"}").await == 2).then_some(())
     })
     .await;
     for act in [Act::Hang, Act::Hangup] {

@@ -33,7 +33,9 @@ async fn send(client: &reqwest::Client, url: &str, body: String, chunked: bool) 
     let sent =
         client.post(url).header("content-type", "application/json").header("accept", "application/json, text/event-stream").body(body);
     let response = sent.send().await.expect("an answer");
-    (response.status().as_u16(), response.json().await.expect("JSON"))
+    let status = response.status().as_u16();
+    let text = response.text().await.expect("a whole answer");
+    (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {status} {}", &text[..text.len().min(200)])))
 }
 
 async fn sizes(client: &reqwest::Client, base: &str) {

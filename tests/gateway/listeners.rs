@@ -86,20 +86,20 @@ async fn connections_beyond_the_limit_are_closed() {
             Gateway::start(&format!("{}backends:\n{}", server(&format!("  limits: {{ {limits} }}\n")), stub.backend("one", ""))).await;
         let address = gateway.url.trim_start_matches("http://").to_owned();
         // The readiness probe's kept-alive connections have to go first.
-        eventually("nobody is connected", async || (admin_metric(&gateway, "open_connections").await == 0.0).then_some(())).await;
+        eventually("nobody is connected", async || (admin_metric(&gateway, "open_connections").await == 0).then_some(())).await;
         let mut held = Vec::new();
         for _ in 0..3 {
             held.push(TcpStream::connect(&address).await.expect("connected"));
         }
-        eventually("three are connected", async || (admin_metric(&gateway, "open_connections").await == 3.0).then_some(())).await;
+        eventually("three are connected", async || (admin_metric(&gateway, "open_connections").await == 3).then_some(())).await;
         let mut fourth = TcpStream::connect(&address).await.expect("accepted by the system");
         let read = tokio::time::timeout(Duration::from_secs(20), fourth.read(&mut [0; 1])).await.expect("closed in time");
         assert!(matches!(read, Ok(0) | Err(_)), "{limits}: closed without an answer");
-        assert_eq!(admin_metric(&gateway, "connections_refused_total").await, 1.0);
+        assert_eq!(admin_metric(&gateway, "connections_refused_total").await, 1);
     }
 }
 
-async fn admin_metric(gateway: &Gateway, name: &str) -> f64 {
+async fn admin_metric(gateway: &Gateway, name: &str) -> u64 {
     let text = crate::support::http().get(format!("{}/metrics", gateway.admin)).send().await.expect("metrics").text().await.expect("text");
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).expect("a value")
 }

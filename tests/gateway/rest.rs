@@ -132,7 +132,7 @@ async fn a_batch_is_answered_in_order_each_element_on_its_own() {
         }
     }
     assert_eq!((answers.as_array().map(Vec::len), stub.calls() - before), (Some(20), 19));
-    assert_eq!(gateway.metric(r#"mcp_requests_total{method="tools/call",outcome="ok",server="stub",tool="echo"}"#).await, 19.0);
+    assert_eq!(gateway.metric(r#"mcp_requests_total{method="tools/call",outcome="ok",server="stub",tool="echo"}"#).await, 19);
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn a_middleware_backend_gets_the_rest_form_and_its_envelope_is_ours() {
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::<Value>::new()));
     let keep = std::sync::Arc::clone(&seen);
     let answer = move |axum::Json(body): axum::Json<Value>| {
-        keep.lock().unwrap().push(body);
+        keep.lock().expect("no panic while held").push(body);
         async { axum::Json(json!({ "result": [{ "rows": 3 }], "backend": "theirs", "response_time": 9.0, "cached": true, "extra": 1 })) }
     };
     let servers = || async { axum::Json(json!({ "servers": [{ "name": "database", "tools_count": 4 }] })) };
@@ -181,7 +181,7 @@ async fn a_middleware_backend_gets_the_rest_form_and_its_envelope_is_ours() {
         (&answer["result"], &answer["backend"], &answer["cached"], &answer["extra"]),
         (&json!([{ "rows": 3 }]), &json!("mw"), &json!(false), &json!(1))
     );
-    let sent = seen.lock().unwrap().clone();
+    let sent = seen.lock().expect("no panic while held").clone();
     assert_eq!(sent, [json!({ "method": "call_tool", "params": { "tool_name": "query", "arguments": { "sql": "select 1" } } })]);
     let native = http()
         .post(gateway.at("/mcp/database"))

@@ -87,10 +87,10 @@ impl Gateway {
     }
 
     /// The value of a metric line that starts with `series`.
-    pub async fn metric(&self, series: &str) -> f64 {
+    pub async fn metric(&self, series: &str) -> u64 {
         let text = http().get(self.at("/metrics")).send().await.expect("metrics").text().await.expect("text");
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
-        value.unwrap_or(0.0)
+        value.unwrap_or(0)
     }
 }
 

@@ -59,7 +59,7 @@ impl Process {
     }
 
     pub fn output(&self) -> Vec<String> {
-        self.said.lines.lock().unwrap().clone()
+        self.said.lines.lock().expect("no panic while held").clone()
     }
 
     pub fn signal(&self, signal: &str) {
@@ -79,7 +79,7 @@ fn listen(output: impl AsyncRead + Unpin + Send + 'static, said: &Arc<Said>) {
     tokio::spawn(async move {
         let mut lines = BufReader::new(output).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            said.lines.lock().unwrap().push(line);
+            said.lines.lock().expect("no panic while held").push(line);
             said.more.notify_waiters();
         }
     });

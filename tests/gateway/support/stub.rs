@@ -65,7 +65,7 @@ impl Stub {
     }
 
     pub fn act(&self, act: Act) {
-        *self.shared.act.lock().unwrap() = act;
+        *self.shared.act.lock().expect("no panic while held") = act;
     }
 
     /// Makes `/health` fail.
@@ -90,7 +90,7 @@ impl Stub {
 
     /// The headers of the last POST.
     pub fn headers(&self) -> HeaderMap {
-        self.shared.headers.lock().unwrap().clone()
+        self.shared.headers.lock().expect("no panic while held").clone()
     }
 }
 
@@ -133,7 +133,7 @@ impl Drop for Waiting {
 
 async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     shared.posts.fetch_add(1, Ordering::SeqCst);
-    *shared.headers.lock().unwrap() = headers;
+    *shared.headers.lock().expect("no panic while held") = headers;
     let request: Value = serde_json::from_slice(&body).expect("the gateway sends JSON");
     let id = request["id"].clone();
     let result = match request["method"].as_str().unwrap_or_default() {
@@ -143,7 +143,7 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
         "tools/list" => json!({ "resultType": "complete", "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }] }),
         "tools/call" => {
             shared.calls.fetch_add(1, Ordering::SeqCst);
-            let act = shared.act.lock().unwrap().clone();
+            let act = shared.act.lock().expect("no panic while held").clone();
             return perform(act, &shared, &id, &request["params"]["arguments"]).await;
         }
         _ => return answer(json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32601, "message": "no such method" } })),
