@@ -225,23 +225,15 @@ impl Incoming<'_> {
     /// # Errors
     /// What broke, or [`Failure::TooLarge`].
     pub async fn collect(mut self, limit: usize) -> Result<Bytes, Failure> {
-        let Some(first) = self.chunk().await? else {
-            self.finish().await;
-            return Ok(Bytes::new());
-        };
-        let mut rest = BytesMut::new();
-        while let Some(chunk) = self.chunk().await? {
-            if rest.is_empty() {
-                rest.reserve(self.announced().unwrap_or_default().clamp(first.len() + chunk.len(), limit.max(first.len() + chunk.len())));
-                rest.extend_from_slice(&first);
-            }
-            if rest.len() + chunk.len() > limit {
+        let mut whole = BytesMut::with_capacity(self.announced().unwrap_or_default().min(limit));
+        while let Some(piece) = self.session().read_body_ref().await.map_err(|e| classify(&e))? {
+            if whole.len() + piece.len() > limit {
                 return Err(Failure::TooLarge);
             }
-            rest.extend_from_slice(&chunk);
+            whole.extend_from_slice(piece);
         }
         self.finish().await;
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
+        Ok(whole.freeze())
     }
 
     /// The body's length as the header tells it.

@@ -113,3 +113,17 @@ fn files_are_short_and_open_with_what_they_are() {
         assert!(production <= LONGEST_FILE, "{} has {production} lines", path.display());
     }
 }
+
+/// Bodies are carried as the bytes they came in: nothing on the request path builds a tree of one.
+#[test]
+fn the_request_path_builds_no_json_trees() {
+    let path = ["proxy", "exchange", "mcp", "upstream", "egress"];
+    for file in sources().iter().filter(|file| path.contains(&module(file).as_str())) {
+        let text = std::fs::read_to_string(file).expect("readable");
+        let production = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let tree = production
+            .lines()
+            .find(|line| line.contains("json!") || (line.contains("Value") && line.contains("serde_json::") && !line.contains("RawValue")));
+        assert!(tree.is_none(), "{}: {}", file.display(), tree.unwrap_or_default());
+    }
+}

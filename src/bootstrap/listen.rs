@@ -3,7 +3,8 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use pingora::listeners::Listeners;
+use pingora::listeners::{ListenerConfig, Listeners};
+use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::proxy::http_proxy;
 use pingora::server::Server;
 use pingora::services::listening::Service;
@@ -14,6 +15,13 @@ use crate::config;
 use crate::proxy::Gateway;
 use crate::sidecar::admin::Admin;
 use crate::snapshot::State;
+
+/// Bytes read at once from a client. Pingora's default of 64 KiB is what an idle connection mostly costs; a large body is
+/// read past this buffer anyway.
+const READ_BUFFER: usize = 8 << 10;
+/// Bytes gathered before they are written to a client. Pingora's default of 1,460 sends the header and the first piece
+/// of a body, which came in one read, as two packets.
+const WRITE_BUFFER: usize = 8 << 10;
 
 /// Tries every address once and turns port 0 into the port the system gave. Pingora would panic in a thread of its own
 /// where it cannot bind, and the process would live on without a listener.
@@ -42,6 +50,16 @@ pub fn settle(server: &mut config::Server) -> Result<(), String> {
     Ok(())
 }
 
+fn listen(address: SocketAddr) -> Listeners {
+    let mut listeners = Listeners::new();
+    listeners.add_listener(endpoint(address));
+    listeners
+}
+
+fn endpoint(address: SocketAddr) -> ListenerConfig {
+    ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER))
+}
+
 /// Adds the proxy's listeners and the admin listener.
 pub fn add_services(server: &mut Server, state: &Arc<State>, certificates: Option<&Arc<Certificates>>) {
     let snapshot = state.snapshot();
@@ -51,21 +69,21 @@ pub fn add_services(server: &mut Server, state: &Arc<State>, certificates: Optio
         let proxy = http_proxy(&server.configuration, Gateway { state: Arc::clone(state) });
         Door::new(state, proxy, h2c, &inside)
     };
-    let mut listeners = Listeners::tcp(&settings.listen.to_string());
+    let mut listeners = listen(settings.listen);
     if let (Some(tls), Some(certificates)) = (&settings.tls, certificates) {
         match tls::settings(certificates) {
-            Ok(settings) => listeners.add_tls_with_settings(&tls.listen.to_string(), None, settings),
+            Ok(settings) => listeners.add_listener(endpoint(tls.listen).tls(settings)),
             Err(error) => log::error!("server.tls: {error}"),
         }
     }
-    let h2c = settings.h2c.map(|address| Service::with_listeners("h2c".into(), Listeners::tcp(&address.to_string()), door(true)));
+    let h2c = settings.h2c.map(|address| Service::with_listeners("h2c".into(), listen(address), door(true)));
     let proxy = Service::with_listeners("proxy".into(), listeners, door(false));
     server.add_service(proxy);
     if let Some(h2c) = h2c {
         server.add_service(h2c);
     }
     if let Some(address) = settings.admin {
-        let mut admin = Service::with_listeners("admin".into(), Listeners::tcp(&address.to_string()), Admin { state: Arc::clone(state) });
+        let mut admin = Service::with_listeners("admin".into(), listen(address), Admin { state: Arc::clone(state) });
         admin.threads = Some(1);
         server.add_service(admin);
     }

@@ -97,13 +97,18 @@ async fn typescript_sdk_1_primes_its_streams_and_forgets_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn server_everything_says_400_to_an_unknown_session() {
-    let mut server = Server::everything().await;
-    let gateway = gateway(&server, ", health_check: {mcp: true, interval: 100ms}").await;
-    let (status, answer) =
-        gateway.rest("real", json!({ "method": "call_tool", "params": { "tool_name": "echo", "arguments": { "message": "hi" } } })).await;
+async fn server_everything_says_400_to_the_session_of_its_former_life() {
+    let server = Server::everything().await;
+    let gateway = gateway(&server, ", health_check: {mcp: true, interval: 10m}").await;
+    let echo = json!({ "method": "call_tool", "params": { "tool_name": "echo", "arguments": { "message": "hi" } } });
+    let (status, answer) = gateway.rest("real", echo.clone()).await;
     assert!(status == 200 && text(&answer).contains("hi"), "{answer}");
-    server.process.kill().await;
+    let _restarted = server.everything_again().await;
+    // Eight at once find the session gone; one of them opens the new one.
+    let answers = futures::future::join_all((0..8).map(|_| gateway.rest("real", echo.clone()))).await;
+    for (status, answer) in answers {
+        assert!(status == 200 && text(&answer).contains("hi"), "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

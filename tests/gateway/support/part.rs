@@ -31,7 +31,11 @@ pub struct Server {
 
 impl Server {
     async fn start(mut command: Command, script: &str, flags: &[&str]) -> Self {
-        command.arg(root().join("tests/parts/servers").join(script)).args(["--port", "0"]).args(flags);
+        command.arg(root().join("tests/parts/servers").join(script));
+        if !flags.contains(&"--port") {
+            command.args(["--port", "0"]);
+        }
+        command.args(flags);
         let mut process = Process::start(command);
         let port = process.says("ready ").await;
         Self { process, url: format!("http://127.0.0.1:{}", port.trim()) }
@@ -60,6 +64,13 @@ impl Server {
     /// The official demo server: legacy sessions, 400 for an unknown one.
     pub async fn everything() -> Self {
         Self::start(node(), "server_everything.mjs", &[]).await
+    }
+
+    /// Kills a demo server and starts another on its port, which knows nothing of the first one's sessions.
+    pub async fn everything_again(mut self) -> Self {
+        let port = self.url.rsplit_once(':').expect("a port").1.to_owned();
+        self.process.kill().await;
+        Self::start(node(), "server_everything.mjs", &["--port", &port]).await
     }
 
     /// The official conformance server, which prints nothing and takes no port 0.
