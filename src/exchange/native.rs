@@ -33,6 +33,8 @@ pub struct Native<'n> {
 pub struct Open<'c> {
     pub incoming: Incoming<'c>,
     pub backend: Arc<Backend>,
+    /// Counts the request as in flight until its answer is through.
+    pub working: Working,
 }
 
 impl Native<'_> {
@@ -72,11 +74,11 @@ impl Native<'_> {
         let backend = &member.backend;
         let target = backend.target().ok_or(Trouble::NotReady)?;
         let head = self.head(member).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
-        let _working = Working::on(backend);
+        let working = Working::on(backend);
         let started = Instant::now();
         let sent = client.send(&target, head, self.body.clone(), backend.conf.timeout).await;
         backend.meter.count(ending(&sent), started.elapsed());
-        Ok(Open { incoming: sent?, backend: Arc::clone(backend) })
+        Ok(Open { incoming: sent?, backend: Arc::clone(backend), working })
     }
 
     fn head(&self, member: &Member) -> Result<Outgoing, InvalidHeaderValue> {

@@ -1,5 +1,6 @@
-//! Server-sent events: a decoder that takes bytes at any boundary, and an encoder. Only `data` and `event` matter to us;
-//! comments, ids and retries are the sender's business (WHATWG HTML, "Server-sent events").
+//! Server-sent events: a decoder that takes bytes at any boundary, and an encoder (WHATWG HTML, "Server-sent events").
+
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
@@ -20,6 +21,8 @@ pub struct Decoder {
     started: bool,
     has_data: bool,
     limit: usize,
+    last_id: Option<String>,
+    retry: Option<Duration>,
 }
 
 /// An event grew beyond the limit.
@@ -29,7 +32,32 @@ pub struct TooLarge;
 impl Decoder {
     /// `limit` bounds one event, in bytes.
     pub fn new(limit: usize) -> Self {
-        Self { buffer: BytesMut::new(), scanned: 0, event: Event::default(), started: false, has_data: false, limit }
+        Self {
+            buffer: BytesMut::new(),
+            scanned: 0,
+            event: Event::default(),
+            started: false,
+            has_data: false,
+            limit,
+            last_id: None,
+            retry: None,
+        }
+    }
+
+    /// The id of the last event that had one, to take up the stream with; empty ids forget it.
+    pub fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref().filter(|id| !id.is_empty())
+    }
+
+    /// How long the server asks to wait before coming back.
+    pub fn retry(&self) -> Option<Duration> {
+        self.retry
+    }
+
+    /// Forgets an unfinished event: the stream is taken up on a new connection.
+    pub fn restart(&mut self) {
+        self.buffer.clear();
+        (self.scanned, self.started, self.has_data, self.event) = (0, false, false, Event::default());
     }
 
     pub fn push(&mut self, chunk: &[u8]) {
@@ -98,6 +126,9 @@ impl Decoder {
                 self.has_data = true;
                 self.event.data.extend_from_slice(value);
             }
+            // An id with a NUL is ignored by specification; one that cannot be a header value is of no use to us.
+            b"id" if value.iter().all(u8::is_ascii_graphic) => self.last_id = Some(String::from_utf8_lossy(value).into_owned()),
+            b"retry" => self.retry = std::str::from_utf8(value).ok().and_then(|ms| ms.parse().ok()).map(Duration::from_millis),
             b"event" => self.event.name = String::from_utf8_lossy(value).into_owned(),
             _ => {}
         }

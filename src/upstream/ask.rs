@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::InvalidHeaderValue;
 use http::{HeaderValue, StatusCode};
+use prometheus::IntGauge;
 use tokio::sync::mpsc;
 
 use super::backend::Backend;
@@ -18,15 +19,18 @@ use super::session_pool::{Session, Slot};
 use crate::call::Era;
 use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
 use crate::mcp::message::Response;
-use crate::mcp::{self, headers, sse};
+use crate::mcp::{self, headers};
 use crate::observe::metrics::Ending;
 
 /// The largest answer read into memory.
-const MAX_ANSWER: usize = 64 << 20;
+pub(super) const MAX_ANSWER: usize = 64 << 20;
 /// What every Streamable HTTP request must accept.
 const JSON_OR_EVENTS: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 /// How long we wait for a session to open.
-const OPENING: Duration = Duration::from_secs(10);
+pub(super) const OPENING: Duration = Duration::from_secs(10);
+
+/// A name or session id of the server's own that no header can carry.
+pub(super) const UNSENDABLE: Trouble = Trouble::Protocol("a header value that cannot be sent");
 
 /// What is asked.
 pub struct Question<'q> {
@@ -126,7 +130,7 @@ pub async fn session(client: &Client, backend: &Backend, target: &Arc<Target>, q
 
 /// As whom a message is sent.
 #[derive(Clone, Copy)]
-enum Manner<'s> {
+pub(super) enum Manner<'s> {
     /// `initialize`: no revision is agreed yet.
     Opening,
     Legacy(&'s Session),
@@ -134,7 +138,7 @@ enum Manner<'s> {
 }
 
 impl<'s> Manner<'s> {
-    fn session(self) -> Option<&'s Session> {
+    pub(super) fn session(self) -> Option<&'s Session> {
         match self {
             Self::Legacy(session) => Some(session),
             Self::Opening | Self::Modern => None,
@@ -143,11 +147,11 @@ impl<'s> Manner<'s> {
 }
 
 /// One attempt's surroundings.
-struct Exchange<'a, 'q> {
-    client: &'a Client,
-    backend: &'a Backend,
-    target: &'a Arc<Target>,
-    question: &'a Question<'q>,
+pub(super) struct Exchange<'a, 'q> {
+    pub(super) client: &'a Client,
+    pub(super) backend: &'a Backend,
+    pub(super) target: &'a Arc<Target>,
+    pub(super) question: &'a Question<'q>,
 }
 
 impl Exchange<'_, '_> {
@@ -200,22 +204,22 @@ impl Exchange<'_, '_> {
         let id = next_id();
         let era = if manner.session().is_some() { Era::Legacy } else { Era::Modern };
         let body = (self.question.encode)(era, id);
+        let _working = Working::on(self.backend);
         let incoming = self.post(body.into(), manner, self.remaining()).await?;
         let body = self.answer(incoming, id, manner).await?;
         Ok(Reply { id, body })
     }
 
-    fn remaining(&self) -> Duration {
+    pub(super) fn remaining(&self) -> Duration {
         self.question.deadline.saturating_duration_since(Instant::now())
     }
 
-    async fn post(&self, body: Bytes, manner: Manner<'_>, wait: Duration) -> Result<Incoming<'_>, Trouble> {
-        let head = self.head(manner).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
+    pub(super) async fn post(&self, body: Bytes, manner: Manner<'_>, wait: Duration) -> Result<Incoming<'_>, Trouble> {
+        let head = self.head("POST", manner).map_err(|_| UNSENDABLE)?;
         let wait = wait.min(self.remaining());
         if wait.is_zero() {
             return Err(Failure::TimedOut.into());
         }
-        let _working = Working::on(self.backend);
         let started = Instant::now();
         let result = self.client.send(self.target, head, body, wait).await;
         // Probes of our own are not traffic.
@@ -225,9 +229,9 @@ impl Exchange<'_, '_> {
         Ok(result?)
     }
 
-    fn head(&self, manner: Manner<'_>) -> Result<Outgoing, InvalidHeaderValue> {
+    pub(super) fn head(&self, method: &'static str, manner: Manner<'_>) -> Result<Outgoing, InvalidHeaderValue> {
         let path = self.backend.mcp_path(self.question.server);
-        let mut head = self.backend.request("POST", &path, JSON_OR_EVENTS);
+        let mut head = self.backend.request(method, &path, JSON_OR_EVENTS);
         if let Some(trace) = self.question.trace {
             head.header("x-request-id", trace.request_id);
             head.header("traceparent", trace.traceparent);
@@ -253,89 +257,21 @@ impl Exchange<'_, '_> {
         }
         self.question.params.iter().try_for_each(|(name, value)| head.text(name, value))
     }
-
-    /// The answer with our id, from a JSON body or an event stream.
-    async fn answer(&self, incoming: Incoming<'_>, id: u64, manner: Manner<'_>) -> Result<Bytes, Trouble> {
-        let status = incoming.status();
-        if status.is_success() && incoming.is_event_stream() {
-            return Box::pin(self.read_stream(incoming, id, manner)).await;
-        }
-        let body = incoming.collect(MAX_ANSWER).await?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        let in_session = manner.session().is_some_and(|session| session.id.is_some());
-        match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Trouble::Refused(status)),
-            StatusCode::NOT_FOUND if in_session => Err(Trouble::SessionLost),
-            // Not only 404: server-everything says 400 `No valid session ID provided`.
-            StatusCode::BAD_REQUEST if in_session && mentions_session(&body) => Err(Trouble::SessionLost),
-            _ if status.is_client_error() && is_error(&body) => Ok(body),
-            _ => Err(Trouble::Status(status)),
-        }
-    }
-
-    /// Reads events until the answer: priming events and comments are skipped, notifications handed on, and requests
-    /// of the server declined, because a server that waits for an answer nobody can give would hang forever.
-    async fn read_stream(&self, mut incoming: Incoming<'_>, id: u64, manner: Manner<'_>) -> Result<Bytes, Trouble> {
-        let mut events = sse::Decoder::new(MAX_ANSWER);
-        loop {
-            // A deadline of the whole answer, not of one read: keep-alive comments must not extend it.
-            let wait = self.remaining();
-            if wait.is_zero() {
-                return Err(Failure::TimedOut.into());
-            }
-            incoming.set_wait(wait);
-            let Some(chunk) = incoming.chunk().await? else {
-                return Err(Trouble::Protocol("the event stream ended before the answer"));
-            };
-            events.push(&chunk);
-            while let Some(event) = events.event().map_err(|_| Failure::TooLarge)? {
-                let data = Bytes::from(event.data);
-                match serde_json::from_slice::<Response<'_>>(&data) {
-                    Ok(message) if message.method.is_none() && has_id(&message, id) => return Ok(data),
-                    Ok(message) if message.method.is_some() && message.id.is_some() => self.decline(&message, manner).await?,
-                    Ok(message) if message.method.is_some() => self.notice(data.clone()).await,
-                    // A priming event, or an answer to somebody else.
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    async fn notice(&self, message: Bytes) {
-        if let Some(notices) = &self.question.notices {
-            // The receiver goes when the caller went; the answer is still wanted by nobody else, so this is no error.
-            let _ = notices.send(message).await;
-        }
-    }
-
-    async fn decline(&self, request: &Response<'_>, manner: Manner<'_>) -> Result<(), Trouble> {
-        let (Some(id), Some(_)) = (request.id, manner.session()) else { return Ok(()) };
-        let answer = if request.method.as_deref() == Some("ping") {
-            format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.get())
-        } else {
-            let code = mcp::error::METHOD_NOT_FOUND;
-            format!(r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":{code},"message":"the caller cannot answer requests"}}}}"#, id.get())
-        };
-        self.post(answer.into(), manner, OPENING).await?.collect(MAX_ANSWER).await?;
-        Ok(())
-    }
 }
 
 /// Counts a request in flight for as long as it lives.
-pub struct Working<'b>(&'b Backend);
+pub struct Working(IntGauge);
 
-impl<'b> Working<'b> {
-    pub fn on(backend: &'b Backend) -> Self {
+impl Working {
+    pub fn on(backend: &Backend) -> Self {
         backend.meter.in_flight.inc();
-        Self(backend)
+        Self(backend.meter.in_flight.clone())
     }
 }
 
-impl Drop for Working<'_> {
+impl Drop for Working {
     fn drop(&mut self) {
-        self.0.meter.in_flight.dec();
+        self.0.dec();
     }
 }
 
@@ -352,18 +288,6 @@ pub fn ending(result: &Result<Incoming<'_>, Failure>) -> Ending {
 fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-fn has_id(message: &Response<'_>, id: u64) -> bool {
-    message.id.is_some_and(|raw| raw.get().parse() == Ok(id))
-}
-
-fn is_error(body: &[u8]) -> bool {
-    serde_json::from_slice::<Response<'_>>(body).is_ok_and(|message| message.error.is_some())
-}
-
-fn mentions_session(body: &[u8]) -> bool {
-    String::from_utf8_lossy(body).to_ascii_lowercase().contains("session")
 }
 
 /// The revision and the server's own name.

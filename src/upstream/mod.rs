@@ -1,9 +1,10 @@
 //! Everything behind us. `Upstream` is the set of backends of one configuration and the directory of their servers;
 //! `tend` is the background loop that keeps one backend's addresses, health and facts fresh.
 //!
-//! Reading order: `backend` (one instance), `pool` (who serves what), `balance` (whose turn), `ask` (one JSON-RPC
-//! request to one backend), `session_pool` (our legacy sessions), `catalog` (learning), `health`, `peer`, `facts`.
+//! Reading order: `backend` (one instance), `pool` (who serves what), `balance` (whose turn), `ask` and `answer` (one
+//! JSON-RPC request to one backend), `session_pool` (our legacy sessions), `catalog` (learning), `health`, `peer`, `facts`.
 
+mod answer;
 pub mod ask;
 pub mod backend;
 pub mod balance;
