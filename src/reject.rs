@@ -87,6 +87,8 @@ codes! {
     BackendRefused = "backend_refused", 502, -31502, "Bad Gateway";
     /// No backend of this server is healthy and reachable; nothing was sent.
     NoHealthyBackend = "no_healthy_backend", 503, -31503, "Service Unavailable";
+    /// This process is about to stop and takes no new requests.
+    Draining = "draining", 503, -31503, "Service Unavailable";
     /// The backend did not answer within its `timeout`; it may have executed the request.
     BackendTimeout = "backend_timeout", 504, -31504, "Gateway Timeout";
 }
@@ -99,6 +101,8 @@ pub struct Reject {
     pub detail: Cow<'static, str>,
     /// Sent as `Retry-After`, in whole seconds.
     pub retry_after: Option<Duration>,
+    /// Sent as `Allow`: the methods a path answers (RFC 9110 §15.5.6).
+    pub allow: Option<&'static str>,
     /// The server's own JSON-RPC error, passed on whole.
     pub rpc_error: Option<Box<RawValue>>,
     /// For the log only.
@@ -107,7 +111,7 @@ pub struct Reject {
 
 impl Reject {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None, rpc_error: None, cause: None }
+        Self { code, detail: detail.into(), retry_after: None, allow: None, rpc_error: None, cause: None }
     }
 
     /// Attaches the private cause.
@@ -127,6 +131,10 @@ impl Reject {
     pub fn with_rpc_error(mut self, error: &RawValue) -> Self {
         self.rpc_error = Some(error.to_owned());
         self
+    }
+
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        Self { allow: Some(allow), ..Self::new(Code::MethodNotAllowed, format!("this path answers {allow}")) }
     }
 
     pub fn no_healthy_backend(server: &str) -> Self {

@@ -105,7 +105,9 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Serving,
-    /// No longer ready; requests under way and streams go on, connections are not kept alive.
+    /// No longer ready, but still serving, for load balancers to notice.
+    LameDuck,
+    /// New requests are refused; those under way and streams go on.
     Draining,
     /// Streams are ended cleanly, now.
     Closing,

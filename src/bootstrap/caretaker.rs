@@ -42,8 +42,12 @@ impl Caretaker {
         tended.follow(&self.state);
         loop {
             tokio::select! {
-                _ = hangup.recv() => drop(self.reload("SIGHUP").await),
+                _ = hangup.recv() => {
+                    seen = self.source.text();
+                    drop(self.reload("SIGHUP").await);
+                }
                 Some(wish) = wishes.recv() => {
+                    seen = self.source.text();
                     let result = self.reload(wish.because).await;
                     wish.told.and_then(|told| told.send(result).ok());
                 }
@@ -51,11 +55,12 @@ impl Caretaker {
                     self.reload_certificates();
                     let text = self.source.text();
                     if text != seen {
+                        // Taken before it is loaded: what is written meanwhile is a change again.
+                        seen = text;
                         drop(self.reload("the file changed").await);
                     }
                 }
             }
-            seen = self.source.text();
             tended.follow(&self.state);
         }
     }
@@ -111,11 +116,12 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
     };
     let tls = optional(was.tls.as_ref().map(|tls| tls.listen), is.tls.as_ref().map(|tls| tls.listen))
         || was.tls.as_ref().map(|tls| (&tls.cert, &tls.key)) != is.tls.as_ref().map(|tls| (&tls.cert, &tls.key));
+    let admin = optional(was.admin, is.admin);
     let checks = [
         ("server.listen", listen(was.listen, is.listen)),
         ("server.workers", was.workers != is.workers),
         ("server.h2c", optional(was.h2c, is.h2c)),
-        ("server.admin", optional(was.admin, is.admin)),
+        ("server.admin", admin),
         ("server.state_dir", was.state_dir != is.state_dir),
         ("server.session_secret", was.session_secret != is.session_secret),
         ("server.tls", tls),
@@ -126,6 +132,10 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
     is.workers = was.workers;
     is.h2c = was.h2c;
     is.admin = was.admin;
+    if admin {
+        // The new file may leave the token out because its own address needs none; the old socket still does.
+        is.admin_token.clone_from(&was.admin_token);
+    }
     is.state_dir.clone_from(&was.state_dir);
     is.session_secret.clone_from(&was.session_secret);
     is.tls.clone_from(&was.tls);

@@ -15,6 +15,20 @@ const LAME_DUCK: Duration = Duration::from_millis(500);
 /// Time for streams to write their end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Takes SIGHUP and SIGQUIT away from their default, which is death, before anything else is done. Nobody listens yet;
+/// what comes this early has nothing to reload or hand over.
+///
+/// # Errors
+/// When the system does not allow signals to be handled.
+pub fn deafen() -> Result<(), String> {
+    let fault = |e: std::io::Error| format!("signals cannot be handled: {e}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fault)?;
+    runtime.block_on(async {
+        signal(SignalKind::hangup()).map(drop).map_err(fault)?;
+        signal(SignalKind::quit()).map(drop).map_err(fault)
+    })
+}
+
 /// Waits for the signal that stops the process.
 pub struct Signals {
     pub state: Arc<State>,
@@ -48,8 +62,9 @@ impl Signals {
         let life = &self.state.shared.life;
         let grace = self.state.snapshot().config.server.grace_period;
         log::info!("SIGTERM: draining for up to {grace:?}");
-        life.enter(Phase::Draining);
+        life.enter(Phase::LameDuck);
         tokio::time::sleep(LAME_DUCK.min(grace)).await;
+        life.enter(Phase::Draining);
         let whole = life.idle(grace.saturating_sub(LAME_DUCK)).await;
         life.enter(Phase::Closing);
         if !whole && !life.idle(LAST_WORDS).await {

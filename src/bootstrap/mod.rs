@@ -31,6 +31,7 @@ use crate::snapshot::State;
 /// # Errors
 /// Why it could not start.
 pub fn serve(mut config: Config, source: Source) -> Result<(), String> {
+    drain::deafen()?;
     logging::init(&config.observability.log);
     pingora::tls::install_default_crypto_provider();
     listen::settle(&mut config.server)?;

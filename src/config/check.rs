@@ -16,6 +16,9 @@ use super::{
     Tls, env, units,
 };
 
+/// Checking more often than this would be load, not health.
+const SOONEST: Duration = Duration::from_millis(50);
+
 /// Sections of the contract whose feature this version does not have yet.
 const LATER: &[&str] =
     &["circuit_breaker", "discovery", "routes", "versions", "auth", "roles", "rate_limits", "transform", "analytics", "redis"];
@@ -69,7 +72,7 @@ fn config(root: &Section<'_>) -> Config {
     root.not_yet(LATER);
     cache(&root.section("cache"));
     let load_balancer = root.section("load_balancer");
-    let interval = load_balancer.duration("health_check_interval").unwrap_or(Duration::from_secs(30));
+    let interval = positive(&load_balancer, "health_check_interval", 30).max(SOONEST);
     let config = Config {
         server: server(root.section("server")),
         backends: backends(root, interval),
@@ -182,8 +185,8 @@ fn positive(section: &Section<'_>, key: &'static str, default: u64) -> Duration 
 fn backends(root: &Section<'_>, interval: Duration) -> Vec<Arc<Backend>> {
     let mut names = HashSet::new();
     let sections = root.sections("backends");
-    if sections.is_empty() && !root.has("backends") {
-        root.problem("backends", "missing; list at least one backend, or set MCP_BACKENDS=name:url,…");
+    if sections.is_empty() {
+        root.problem("backends", "list at least one backend, or set MCP_BACKENDS=name:url,…");
     }
     let mut list = Vec::new();
     for section in sections {
@@ -246,24 +249,26 @@ fn label(text: &str, what: &str) -> Result<String, String> {
 }
 
 fn backend_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|e| format!("`{text}` is not a URL: {e}"))?;
+    let shown = shown(text);
+    let url = Url::parse(text).map_err(|e| format!("`{shown}` is not a URL: {e}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(format!("`{text}` is not an http:// or https:// URL"));
+        return Err(format!("`{shown}` is not an http:// or https:// URL"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("`{}` holds credentials; use credential.bearer_file", redacted(&url)));
+        return Err(format!("`{shown}` holds credentials; use credential.bearer_file"));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("`{text}` has a query or fragment; give scheme, host, port and base path only"));
+        return Err(format!("`{shown}` has a query or fragment; give scheme, host, port and base path only"));
     }
     Ok(url)
 }
 
-/// The URL without what was secret in it.
-fn redacted(url: &Url) -> String {
-    let mut url = url.clone();
-    let _ = url.set_username("").and_then(|()| url.set_password(None));
-    url.to_string()
+/// A URL as it may be shown, also where it does not parse: without user information, query and fragment.
+fn shown(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") }
 }
 
 fn path(text: &str) -> Result<String, String> {
@@ -285,7 +290,7 @@ fn health_check(parent: &Section<'_>, interval: Duration) -> HealthCheck {
             }
             let check = HealthCheck {
                 probe: if mcp { Probe::Mcp } else { by_path.unwrap_or(Probe::Auto) },
-                interval: section.duration("interval").unwrap_or(interval).max(Duration::from_millis(50)),
+                interval: if section.has("interval") { positive(&section, "interval", 30).max(SOONEST) } else { interval },
                 timeout: positive(&section, "timeout", 5),
             };
             section.finish();
@@ -324,6 +329,7 @@ fn balancer(section: Section<'_>) -> LoadBalancer {
     let threshold = |key, default| section.integer(key, 1..=1000).map_or(default, |n| usize::try_from(n).unwrap_or(default));
     let balancer =
         LoadBalancer { unhealthy_threshold: threshold("unhealthy_threshold", 3), healthy_threshold: threshold("healthy_threshold", 2) };
+    // Read before, as the default of the backends' own.
     section.value("health_check_interval");
     section.finish();
     balancer

@@ -58,7 +58,8 @@ pub struct Config {
     pub observability: Observability,
 }
 
-/// Listeners and limits of the process. Of these only `limits` and `grace_period` can change without a restart.
+/// Listeners and limits of the process. `limits`, `grace_period` and `admin_token` change with a reload, the rest with a
+/// restart (`bootstrap/caretaker`).
 #[derive(Debug, Clone, Serialize)]
 pub struct Server {
     pub listen: SocketAddr,

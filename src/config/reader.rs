@@ -53,7 +53,9 @@ impl Problems {
 
     pub fn add(&self, path: &str, message: impl Into<String>) {
         // A variable speaks for its own key and for the section it brought into being.
-        let by = |origin: &&Origin| path.starts_with(&origin.path) || (!path.is_empty() && origin.path.starts_with(path));
+        let within =
+            |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        let by = |origin: &&Origin| within(path, &origin.path) || (!path.is_empty() && within(&origin.path, path));
         let (source, line) = match self.origins.iter().find(by) {
             Some(origin) => (format!("environment variable {}", origin.variable), None),
             None => (self.source.clone(), self.lines.of(path)),

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+/// Longer times would overflow once added to a clock.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// Parses `30` (seconds), `"250ms"`, `"30s"`, `"5m"`, `"2h"`, `"1d"`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
@@ -15,7 +18,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400.0,
         _ => return Err(not_a("duration", text, "30, \"250ms\", \"30s\" or \"5m\"")),
     };
-    Duration::try_from_secs_f64(amount * seconds).map_err(|_| format!("`{text}` is out of range for a duration"))
+    let out_of_range = || format!("`{text}` is out of range for a duration; the longest is 365d");
+    Duration::try_from_secs_f64(amount * seconds).ok().filter(|duration| *duration <= LONGEST).ok_or_else(out_of_range)
 }
 
 /// Parses `4096`, `"64KiB"`, `"4MiB"`, `"1GiB"` and the decimal `kB`, `MB`, `GB`, in bytes.

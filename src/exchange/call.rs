@@ -1,6 +1,7 @@
 //! A REST call: choose a backend, ask it in its own tongue, write the envelope. Another backend is tried only when
 //! nothing was sent; a tool call is never sent twice.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 use super::{may_go_elsewhere, middleware, refuse};
 use crate::call::Era;
 use crate::egress::Client;
+use crate::mcp::members::Members;
 use crate::mcp::message::Answer;
 use crate::mcp::rest::{self, Facts, Form, Meta, Request};
 use crate::mcp::{error, headers};
@@ -19,7 +21,10 @@ use crate::snapshot::Snapshot;
 use crate::upstream::ask::{self, Question, Reply, Trace, Trouble};
 use crate::upstream::catalog::{self, MAX_PAGES};
 use crate::upstream::facts::{Speaks, Tool};
-use crate::upstream::pool::{Member, Pool, Want};
+use crate::upstream::pool::{Member, Pool, Tried, Want};
+
+/// The longest list gathered, in bytes.
+const MAX_LIST: usize = 64 << 20;
 
 /// Everything one REST call needs.
 pub struct Call<'c> {
@@ -49,14 +54,14 @@ impl Call<'_> {
     /// # Errors
     /// The refusal for the caller.
     pub async fn run(&self) -> Verdict<Done> {
-        let mut tried = Vec::new();
+        let mut tried = Tried::default();
         let mut last = None;
         while let Some((index, member)) = self.pool.pick(Want::Rest, &tried) {
             match self.at(member).await {
                 Ok(done) => return Ok(done),
                 Err(Stop::Elsewhere(trouble)) => {
                     log::warn!("backend {}: {trouble}; trying another", member.backend.name());
-                    tried.push(index);
+                    tried.note(index);
                     last = Some(refuse(&trouble, &member.backend));
                 }
                 Err(Stop::Refused(reject)) => return Err(reject),
@@ -75,7 +80,7 @@ impl Call<'_> {
         let reply = self.ask_with_headers(member).await?;
         let result = self.read(member, &reply)?;
         let failed = rest::is_tool_error(&result);
-        if failed && self.names_unknown_tool() {
+        if failed && self.names_unknown_tool() && says_unknown(&result) {
             // Some SDKs report an unknown tool as a failed call.
             return Err(Stop::Refused(Reject::new(Code::UnknownName, format!("`{}` has no such tool", self.pool.server))));
         }
@@ -88,7 +93,8 @@ impl Call<'_> {
     async fn whole_list(&self, member: &Member) -> Result<Done, Stop> {
         let mut items = String::new();
         let mut cursor: Option<String> = None;
-        for _ in 0..MAX_PAGES {
+        let mut seen = HashSet::new();
+        loop {
             let reply = self.ask(member, cursor.as_deref(), &[]).await?;
             let result = self.read(member, &reply)?;
             let page = rest::page(self.request.method, &result)?;
@@ -97,11 +103,12 @@ impl Call<'_> {
             }
             items.push_str(page.items);
             let next = page.next.map(std::borrow::Cow::into_owned);
-            // The empty string is a cursor like any other; one that repeats would go on forever.
-            if next.is_none() || next == cursor {
-                break;
+            // The empty string is a cursor like any other; one that comes again would go on forever.
+            let Some(next) = next else { break };
+            if !seen.insert(next.clone()) || seen.len() >= MAX_PAGES || items.len() > MAX_LIST {
+                return Err(Stop::Refused(refuse(&Trouble::Protocol("its list does not end"), &member.backend)));
             }
-            cursor = next;
+            cursor = Some(next);
         }
         let body = rest::list_envelope(&items, self.facts(member));
         Ok(Done { body, outcome: Outcome::Ok, backend: member.backend.name().to_owned() })
@@ -132,7 +139,7 @@ impl Call<'_> {
     }
 
     async fn ask(&self, member: &Member, cursor: Option<&str>, params: &[(String, String)]) -> Result<Reply, Stop> {
-        let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era));
+        let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era, id));
         let question = Question {
             server: &self.pool.server,
             method: self.request.method.mcp,
@@ -147,23 +154,24 @@ impl Call<'_> {
     }
 
     /// The backend's own timeout, within what the request as a whole may take.
-    fn deadline(&self, timeout: Duration) -> Instant {
+    pub fn deadline(&self, timeout: Duration) -> Instant {
         (Instant::now() + timeout).min(self.started + self.snapshot.config.server.limits.request_timeout)
     }
 
-    fn meta(&self, era: Era) -> Meta<'_> {
+    fn meta(&self, era: Era, id: u64) -> Meta<'_> {
         let modern = era == Era::Modern;
         let streams = self.notices.is_some();
         Meta {
             modern,
-            progress_token: streams.then_some(1),
+            // Unique among the requests of a session that all callers share.
+            progress_token: streams.then_some(id),
             logs: streams && modern,
             // Legacy servers validate `_meta` more strictly than they use it; the header reaches them anyway.
             traceparent: self.trace.traceparent.to_str().ok().filter(|_| modern),
         }
     }
 
-    fn read<'r>(&self, member: &Member, reply: &'r Reply) -> Result<crate::mcp::members::Members<'r>, Stop> {
+    fn read<'r>(&self, member: &Member, reply: &'r Reply) -> Result<Members<'r>, Stop> {
         match Answer::read(&reply.body, reply.id) {
             Some(Answer::Result(result)) => Ok(result),
             Some(Answer::Error(error)) => Err(Stop::Refused(error::refuse(error, !self.names_unknown_tool()))),
@@ -201,6 +209,13 @@ impl From<Reject> for Stop {
     fn from(reject: Reject) -> Self {
         Self::Refused(reject)
     }
+}
+
+/// Whether a failed call failed because there is no such tool, in the words of the SDKs that report it so. A tool the
+/// catalogue does not know yet may have failed for reasons of its own.
+fn says_unknown(result: &Members<'_>) -> bool {
+    let content = result.get("content").map_or("", RawValue::get).to_ascii_lowercase();
+    content.contains("unknown tool") || content.contains("not found") || content.contains("no such tool")
 }
 
 /// The `Mcp-Param-*` headers that `arguments` call for.

@@ -1,15 +1,16 @@
 //! A REST call to a backend that speaks the REST form itself: handed on as one `POST /api/mcp/{server}`, its envelope
 //! rewritten so that `backend`, `response_time` and `cached` tell the truth about this gateway.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use pingora::time::timeout;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::call::{Call, Done, Stop};
-use crate::egress::Outgoing;
+use crate::egress::{Failure, Outgoing};
 use crate::mcp::members::Members;
 use crate::mcp::rest;
 use crate::observe::metrics::Outcome;
@@ -18,7 +19,7 @@ use crate::upstream::ask::{Trouble, Working, ending};
 use crate::upstream::pool::Member;
 
 /// The largest answer read into memory.
-const MAX_ANSWER: usize = 64 << 20;
+const MAX_ANSWER: usize = 16 << 20;
 
 /// The REST form as the middleware gets it.
 #[derive(Serialize)]
@@ -47,13 +48,19 @@ pub async fn forward(call: &Call<'_>, member: &Member) -> Result<Done, Stop> {
     let body = written(call);
     let working = Working::on(backend);
     let started = Instant::now();
-    let sent = call.client.send(&target, head(call, member), body, backend.conf.timeout).await;
+    let deadline = call.deadline(backend.conf.timeout);
+    let sent = call.client.send(&target, head(call, member), body, left(deadline)).await;
     backend.meter.count(ending(&sent), started.elapsed());
     let incoming = sent.map_err(|failure| Stop::of(failure.into(), member))?;
     let status = incoming.status();
-    let answer = incoming.collect(MAX_ANSWER).await.map_err(|failure| Stop::of(failure.into(), member))?;
+    let answer = timeout(left(deadline), incoming.collect(MAX_ANSWER)).await.unwrap_or(Err(Failure::TimedOut));
+    let answer = answer.map_err(|failure| Stop::of(failure.into(), member))?;
     drop(working);
     read(call, member, status, &answer)
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 fn written(call: &Call<'_>) -> Bytes {
@@ -76,7 +83,7 @@ fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> 
     if status.is_success() {
         let envelope = serde_json::from_slice::<Members<'_>>(answer).ok();
         let failed = envelope.as_ref().is_some_and(rest::is_tool_error);
-        let body = envelope.and_then(|members| rest::middleware_envelope(&members, call.facts(member)));
+        let body = envelope.and_then(|members| rest::middleware_envelope(call.form, call.request.method, &members, call.facts(member)));
         let body = body.ok_or_else(|| Reject::new(Code::BackendFailed, format!("backend {name} answered without a `result`")))?;
         let outcome = if failed { Outcome::ToolError } else { Outcome::Ok };
         return Ok(Done { body, outcome, backend: name.to_owned() });

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
+use http::{HeaderMap, StatusCode};
 
 use super::{may_go_elsewhere, refuse};
-use crate::egress::{Client, Incoming, Outgoing};
+use crate::egress::{Client, Incoming, Outgoing, Target};
 use crate::mcp::headers;
 use crate::mcp::session::Session;
 use crate::reject::{Code, Reject, Verdict};
 use crate::upstream::ask::{Trace, Trouble, Working, ending};
 use crate::upstream::backend::Backend;
-use crate::upstream::pool::{Member, Pool, Want};
+use crate::upstream::pool::{Member, Pool, Tried, Want};
 
 /// A native request, judged.
 pub struct Native<'n> {
@@ -51,18 +51,23 @@ impl Native<'_> {
 
     async fn resume<'c>(&self, client: &'c Client, session: &Session) -> Verdict<Open<'c>> {
         let gone = || Reject::new(Code::UnknownSession, "the backend of this session is gone; initialize again");
-        let member = self.pool.member(&session.backend).filter(|member| member.backend.is_healthy()).ok_or_else(gone)?;
-        self.send(client, member).await.map_err(|trouble| refuse(&trouble, &member.backend))
+        let member = self.pool.member(&session.backend).ok_or_else(gone)?;
+        let target = member.backend.target_at(&session.address).ok_or_else(gone)?;
+        self.send(client, member, target).await.map_err(|trouble| refuse(&trouble, &member.backend))
     }
 
     async fn choose<'c>(&self, client: &'c Client) -> Verdict<Open<'c>> {
-        let mut tried = Vec::new();
+        let mut tried = Tried::default();
         while let Some((index, member)) = self.pool.pick(Want::Native, &tried) {
-            match self.send(client, member).await {
+            let sent = match member.backend.target() {
+                Some(target) => self.send(client, member, target).await,
+                None => Err(Trouble::NotReady),
+            };
+            match sent {
                 Ok(open) => return Ok(open),
                 Err(trouble) if may_go_elsewhere(&trouble) => {
                     log::warn!("backend {}: {trouble}; trying another", member.backend.name());
-                    tried.push(index);
+                    tried.note(index);
                 }
                 Err(trouble) => return Err(refuse(&trouble, &member.backend)),
             }
@@ -70,14 +75,19 @@ impl Native<'_> {
         Err(Reject::no_healthy_backend(&self.pool.server))
     }
 
-    async fn send<'c>(&self, client: &'c Client, member: &Member) -> Result<Open<'c>, Trouble> {
+    async fn send<'c>(&self, client: &'c Client, member: &Member, target: Arc<Target>) -> Result<Open<'c>, Trouble> {
         let backend = &member.backend;
-        let target = backend.target().ok_or(Trouble::NotReady)?;
         let head = self.head(member).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
         let working = Working::on(backend);
         let started = Instant::now();
         let sent = client.send(&target, head, self.body.clone(), backend.conf.timeout).await;
         backend.meter.count(ending(&sent), started.elapsed());
+        // The credential it refuses is ours, and where it points to is behind us: neither concerns the client.
+        match sent.as_ref().map(Incoming::status) {
+            Ok(status @ StatusCode::UNAUTHORIZED) => return Err(Trouble::Refused(status)),
+            Ok(status) if status.is_redirection() && status != StatusCode::NOT_MODIFIED => return Err(Trouble::Status(status)),
+            _ => {}
+        }
         Ok(Open { incoming: sent?, backend: Arc::clone(backend), working })
     }
 

@@ -1,7 +1,7 @@
 //! Carrying an upstream's answer to the client as it comes: nothing buffered, the client's departure noticed at once
 //! and passed on by closing the upstream connection, streams ended cleanly when the process closes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
@@ -38,18 +38,30 @@ enum Next {
     Closing,
 }
 
-/// Relays a body whose header has been written; `idle` is the longest silence allowed.
-pub async fn stream(client: &mut ServerSession, mut incoming: Incoming<'_>, idle: Duration, life: &Life) -> End {
-    incoming.set_wait(idle);
+/// How long a relay may go on.
+#[derive(Debug, Clone, Copy)]
+pub enum Patience {
+    /// An event stream: the longest silence.
+    Idle(Duration),
+    /// Any other body: the whole of it.
+    Whole(Duration),
+}
+
+/// Relays a body whose header has been written. Only event streams are ended when the process closes; a part of any
+/// other body must not be taken for the whole.
+pub async fn body(client: &mut ServerSession, mut incoming: Incoming<'_>, patience: Patience, life: &Life) -> End {
+    let (Patience::Idle(wait) | Patience::Whole(wait)) = patience;
+    let is_stream = matches!(patience, Patience::Idle(_));
+    let until = Instant::now() + wait;
     let mut bytes = 0;
-    let closing = life.closing();
-    tokio::pin!(closing);
+    let mut closing = std::pin::pin!(async { if is_stream { life.closing().await } else { std::future::pending().await } });
     loop {
+        incoming.set_wait(if is_stream { wait } else { until.saturating_duration_since(Instant::now()) });
         let next = tokio::select! {
             biased;
+            () = &mut closing => Next::Closing,
             chunk = incoming.chunk() => Next::Chunk(chunk),
             () = departure(client) => Next::Gone,
-            () = &mut closing => Next::Closing,
         };
         match next {
             Next::Chunk(Ok(Some(chunk))) => {

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::members::Members;
 use crate::call::{Call, Era};
 use crate::reject::{Code, Reject, Verdict};
 
@@ -23,9 +23,11 @@ pub fn version(headers: &HeaderMap) -> Option<&str> {
     headers.get(VERSION)?.to_str().ok()
 }
 
-/// The era of a request: by its header, or by what the body claims.
+/// The era of a request: modern if its header or its body claims it, so that neither can talk it out of being judged.
 pub fn era(headers: &HeaderMap, body_version: Option<&str>) -> Era {
-    version(headers).or(body_version).map_or(Era::Legacy, super::era_of)
+    let told = headers.get_all(VERSION).iter().filter_map(|value| value.to_str().ok());
+    let modern = told.chain(body_version).any(|version| super::era_of(version) == Era::Modern);
+    if modern { Era::Modern } else { Era::Legacy }
 }
 
 /// Refuses a modern request whose headers tell another story than its body. Legacy requests are judged by the body alone,
@@ -73,29 +75,21 @@ pub struct Param {
     pub header: String,
 }
 
-#[derive(Deserialize)]
-struct Schema {
-    #[serde(default)]
-    properties: std::collections::BTreeMap<String, Schema>,
-    #[serde(rename = "x-mcp-header")]
-    header: Option<String>,
-}
-
-/// The annotated properties of an input schema; a schema of an unexpected shape has none.
+/// The annotated properties of an input schema. What is not an object (a schema may be `true`) has none.
 pub fn params(schema: &RawValue) -> Vec<Param> {
     let mut found = Vec::new();
-    if let Ok(schema) = serde_json::from_str::<Schema>(schema.get()) {
-        collect(&schema, &mut Vec::new(), &mut found);
-    }
+    collect(schema, &mut Vec::new(), &mut found);
     found
 }
 
-fn collect(schema: &Schema, path: &mut Vec<String>, found: &mut Vec<Param>) {
-    for (name, property) in &schema.properties {
-        path.push(name.clone());
-        if let Some(suffix) = property.header.as_deref().filter(|text| is_token(text)) {
-            found.push(Param { property: path.clone(), header: format!("{PARAM_PREFIX}{suffix}") });
-        }
+fn collect(schema: &RawValue, path: &mut Vec<String>, found: &mut Vec<Param>) {
+    let Ok(schema) = serde_json::from_str::<Members<'_>>(schema.get()) else { return };
+    if let Some(suffix) = schema.text("x-mcp-header").filter(|text| !path.is_empty() && is_token(text)) {
+        found.push(Param { property: path.clone(), header: format!("{PARAM_PREFIX}{suffix}") });
+    }
+    let properties = schema.get("properties").and_then(|raw| serde_json::from_str::<Members<'_>>(raw.get()).ok());
+    for (name, property) in properties.into_iter().flat_map(|properties| properties.0) {
+        path.push(name.into_owned());
         collect(property, path, found);
         path.pop();
     }
@@ -112,8 +106,8 @@ pub fn values(params: &[Param], arguments: &RawValue) -> Vec<(String, String)> {
 
 fn lookup(arguments: &RawValue, path: &[String]) -> Option<String> {
     let (first, rest) = path.split_first()?;
-    let object: std::collections::HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(arguments.get()).ok()?;
-    let value = object.get(first.as_str())?;
+    let object: Members<'_> = serde_json::from_str(arguments.get()).ok()?;
+    let value = object.get(first)?;
     if rest.is_empty() { primitive(value) } else { lookup(value, rest) }
 }
 
@@ -152,7 +146,7 @@ mod tests {
     #[test]
     fn annotated_arguments_become_headers() {
         let schema = r#"{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"},
-            "deep":{"type":"object","properties":{"n":{"type":"integer","x-mcp-header":"N"}}},"evil":{"x-mcp-header":"a\r\nb"}}}"#;
+            "deep":{"type":"object","properties":{"n":{"type":"integer","x-mcp-header":"N"}}},"evil":{"x-mcp-header":"a\r\nb"},"any":true}}"#;
         let params = params(&RawValue::from_string(schema.into()).unwrap());
         let arguments = RawValue::from_string(r#"{"region":"Zürich","deep":{"n":4}}"#.into()).unwrap();
         let mut values = values(&params, &arguments);

@@ -2,6 +2,7 @@
 //! params pass through the gateway without being understood, and without losing what a later revision adds.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -10,6 +11,9 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::reject::clip;
+
+/// Up to how many members a scan is cheaper than a set.
+const FEW: usize = 16;
 
 /// A JSON object as its members in order, values untouched; a repeated name is an error.
 #[derive(Debug, Clone, Default)]
@@ -40,11 +44,19 @@ impl<'de: 'b, 'b> Deserialize<'de> for Members<'b> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Members::default();
+                let mut seen = HashSet::new();
                 while let Some((Name(name), value)) = map.next_entry::<Name<'b>, &'b RawValue>()? {
-                    if members.get(&name).is_some() {
+                    // Few members are compared in place; many are hashed, or a large object would take time by its square.
+                    let repeated = if members.0.len() < FEW { members.get(&name).is_some() } else { seen.contains(&name) };
+                    if repeated {
                         return Err(A::Error::custom(format_args!("duplicate field `{}`", clip(&name))));
                     }
                     members.0.push((name, value));
+                    if members.0.len() == FEW {
+                        seen.extend(members.0.iter().map(|(name, _)| name.clone()));
+                    } else if members.0.len() > FEW {
+                        seen.extend(members.0.last().map(|(name, _)| name.clone()));
+                    }
                 }
                 Ok(members)
             }
@@ -55,3 +67,21 @@ impl<'de: 'b, 'b> Deserialize<'de> for Members<'b> {
 
 #[derive(Deserialize)]
 struct Name<'b>(#[serde(borrow)] Cow<'b, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_name_is_found_among_few_and_among_many() {
+        for count in [1, FEW - 1, FEW, FEW + 1, 5000] {
+            let members: Vec<String> = (0..count).map(|i| format!("\"m{i}\":{i}")).collect();
+            let whole = format!("{{{}}}", members.join(","));
+            assert_eq!(serde_json::from_str::<Members<'_>>(&whole).unwrap().0.len(), count);
+            for again in [0, count / 2, count - 1] {
+                let repeated = format!("{{{},\"\\u006d{again}\":1}}", members.join(","));
+                assert!(serde_json::from_str::<Members<'_>>(&repeated).is_err(), "{count} {again}");
+            }
+        }
+    }
+}

@@ -3,13 +3,17 @@
 //! that takes the other one would execute what was never judged.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::members::Members;
 use super::method::{self, Named};
-use crate::call::Call;
+use crate::call::{Call, Era};
 use crate::reject::{Code, Reject, Verdict};
 
 /// Messages one batch may hold.
@@ -25,12 +29,33 @@ pub struct Message<'b> {
     pub id: Option<&'b RawValue>,
     #[serde(borrow)]
     pub method: Option<Cow<'b, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub params: Option<Params<'b>>,
     #[serde(borrow)]
     result: Option<&'b RawValue>,
     #[serde(borrow)]
     error: Option<&'b RawValue>,
+}
+
+/// `params` as an object; positional ones, which MCP does not have, name nothing.
+fn object<'de: 'b, 'b, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Params<'b>>, D::Error> {
+    struct Named<'b>(PhantomData<&'b ()>);
+    impl<'de: 'b, 'b> Visitor<'de> for Named<'b> {
+        type Value = Option<Params<'b>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("`params` as an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            Params::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+
+        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+    deserializer.deserialize_any(Named(PhantomData))
 }
 
 /// The members of `params` that say what is acted on.
@@ -53,11 +78,6 @@ struct Meta<'b> {
 }
 
 impl<'b> Message<'b> {
-    /// Whether an answer is expected.
-    pub fn is_request(&self) -> bool {
-        self.method.is_some() && self.id.is_some()
-    }
-
     /// The revision the message claims for itself (MCP 2026-07-28).
     pub fn version(&self) -> Option<&str> {
         self.params.as_ref()?.meta.as_ref()?.version.as_deref()
@@ -68,6 +88,11 @@ impl<'b> Message<'b> {
         let method = self.method.clone()?;
         let name = self.params.as_ref().and_then(|params| params.acted_on(&method));
         Some(Call { method, name })
+    }
+
+    fn read(body: &'b [u8]) -> Verdict<Self> {
+        must_be_object(body)?;
+        serde_json::from_slice::<Self>(body).map_err(|e| explain(&e))?.check()
     }
 
     fn check(self) -> Verdict<Self> {
@@ -105,18 +130,22 @@ impl<'b> Payload<'b> {
     /// Reads a native body.
     ///
     /// # Errors
-    /// `parse_error` for what is not JSON, `invalid_request` for JSON that is no message, `invalid_params` for `params`
-    /// of a shape no MCP method has.
+    /// `parse_error` for what is not JSON, `invalid_request` for JSON that is no message.
     pub fn read(body: &'b [u8]) -> Verdict<Self> {
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-            let messages: Vec<Message<'b>> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
+            let messages: Vec<&'b RawValue> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
             if messages.is_empty() || messages.len() > MAX_BATCH {
                 return Err(Reject::new(Code::InvalidRequest, format!("a batch has 1 to {MAX_BATCH} messages")));
             }
-            return messages.into_iter().map(Message::check).collect::<Verdict<_>>().map(Payload::Batch);
+            return messages.into_iter().map(|raw| Message::read(raw.get().as_bytes())).collect::<Verdict<_>>().map(Payload::Batch);
         }
-        let message: Message<'b> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
-        message.check().map(Payload::One)
+        Message::read(body).map(Payload::One)
+    }
+
+    /// Whether it is a batch with a message of the modern revision, which has none.
+    pub fn is_modern_batch(&self) -> bool {
+        let modern = |message: &Message<'_>| message.version().is_some_and(|version| super::era_of(version) == Era::Modern);
+        matches!(self, Self::Batch(messages) if messages.iter().any(modern))
     }
 
     /// The single message, if it is one.
@@ -126,6 +155,18 @@ impl<'b> Payload<'b> {
             Self::Batch(_) => None,
         }
     }
+}
+
+/// Refuses what serde would otherwise take for an object: an array, read member by member in the order of our own struct.
+/// Nor does it look at the encoding of what it skips.
+///
+/// # Errors
+/// `invalid_request`, or `parse_error` for what is not UTF-8.
+pub fn must_be_object(body: &[u8]) -> Verdict<()> {
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(Reject::new(Code::InvalidRequest, "expected an object, found an array"));
+    }
+    std::str::from_utf8(body).map(drop).map_err(|e| Reject::new(Code::ParseError, "the body is not UTF-8").because(e))
 }
 
 /// The refusal for a body `serde_json` could not read.
@@ -202,7 +243,6 @@ mod tests {
         let message = payload.one().unwrap();
         assert_eq!(message.id.unwrap().get(), "7");
         assert_eq!(message.call().unwrap().name.as_deref(), Some("ab"));
-        assert!(message.is_request());
     }
 
     #[test]
@@ -216,6 +256,10 @@ mod tests {
             r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,
             "[]",
+            "[[]]",
+            r#"["2.0",1,"ping"]"#,
+            r#"[["2.0",1,"ping"]]"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["echo"]}"#,
             "\"text\"",
             "",
         ] {

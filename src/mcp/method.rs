@@ -1,5 +1,5 @@
 //! The methods of the protocol in one table: how REST callers call them, where the name they act on stands, what a
-//! list calls its items, whether sending one twice is harmless.
+//! list calls its items.
 
 /// Where a request says what it acts on (MCP 2026-07-28, `Mcp-Name`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,42 +22,33 @@ pub struct Method {
     pub result: Option<&'static str>,
     /// Whether the answer comes in pages (`cursor`, `nextCursor`).
     pub paged: bool,
-    /// Whether a second sending cannot do harm.
-    pub idempotent: bool,
 }
 
-const fn row(
-    mcp: &'static str,
-    rest: Option<&'static str>,
-    named: Named,
-    result: Option<&'static str>,
-    paged: bool,
-    idempotent: bool,
-) -> Method {
-    Method { mcp, rest, named, result, paged, idempotent }
+const fn row(mcp: &'static str, rest: Option<&'static str>, named: Named, result: Option<&'static str>, paged: bool) -> Method {
+    Method { mcp, rest, named, result, paged }
 }
 
 /// Every request a client may send; the order is that of the documentation.
 pub const METHODS: &[Method] = &[
-    row("tools/list", Some("list_tools"), Named::Nothing, Some("tools"), true, true),
-    row("tools/call", Some("call_tool"), Named::Name, Some("content"), false, false),
-    row("resources/list", Some("list_resources"), Named::Nothing, Some("resources"), true, true),
-    row("resources/templates/list", Some("list_resource_templates"), Named::Nothing, Some("resourceTemplates"), true, true),
-    row("resources/read", Some("read_resource"), Named::Uri, Some("contents"), false, true),
-    row("prompts/list", Some("list_prompts"), Named::Nothing, Some("prompts"), true, true),
-    row("prompts/get", Some("get_prompt"), Named::Name, Some("messages"), false, true),
-    row("completion/complete", Some("complete"), Named::Nothing, Some("completion"), false, true),
-    row("ping", Some("ping"), Named::Nothing, None, false, true),
-    row("initialize", None, Named::Nothing, None, false, false),
-    row("server/discover", None, Named::Nothing, None, false, true),
-    row("logging/setLevel", None, Named::Nothing, None, false, true),
-    row("resources/subscribe", None, Named::Uri, None, false, false),
-    row("resources/unsubscribe", None, Named::Uri, None, false, false),
-    row("subscriptions/listen", None, Named::Nothing, None, false, false),
-    row("tasks/get", None, Named::TaskId, None, false, true),
-    row("tasks/result", None, Named::TaskId, None, false, true),
-    row("tasks/update", None, Named::TaskId, None, false, false),
-    row("tasks/cancel", None, Named::TaskId, None, false, false),
+    row("tools/list", Some("list_tools"), Named::Nothing, Some("tools"), true),
+    row("tools/call", Some("call_tool"), Named::Name, Some("content"), false),
+    row("resources/list", Some("list_resources"), Named::Nothing, Some("resources"), true),
+    row("resources/templates/list", Some("list_resource_templates"), Named::Nothing, Some("resourceTemplates"), true),
+    row("resources/read", Some("read_resource"), Named::Uri, Some("contents"), false),
+    row("prompts/list", Some("list_prompts"), Named::Nothing, Some("prompts"), true),
+    row("prompts/get", Some("get_prompt"), Named::Name, Some("messages"), false),
+    row("completion/complete", Some("complete"), Named::Nothing, Some("completion"), false),
+    row("ping", Some("ping"), Named::Nothing, None, false),
+    row("initialize", None, Named::Nothing, None, false),
+    row("server/discover", None, Named::Nothing, None, false),
+    row("logging/setLevel", None, Named::Nothing, None, false),
+    row("resources/subscribe", None, Named::Uri, None, false),
+    row("resources/unsubscribe", None, Named::Uri, None, false),
+    row("subscriptions/listen", None, Named::Nothing, None, false),
+    row("tasks/get", None, Named::TaskId, None, false),
+    row("tasks/result", None, Named::TaskId, None, false),
+    row("tasks/update", None, Named::TaskId, None, false),
+    row("tasks/cancel", None, Named::TaskId, None, false),
 ];
 
 /// The row of an MCP method name.

@@ -77,6 +77,7 @@ impl<'b> Request<'b> {
     }
 
     fn read(body: &'b [u8]) -> Verdict<Self> {
+        super::message::must_be_object(body)?;
         let written: Written<'b> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
         let Some(method) = method::find_rest(&written.method) else {
             return Err(Reject::new(Code::UnknownMethod, format!("unknown method `{}`", clip(&written.method))));
@@ -246,7 +247,7 @@ pub struct Page<'b> {
 /// `backend_failed` if the result is not a list result of this method.
 pub fn page<'b>(method: &Method, result: &Members<'b>) -> Verdict<Page<'b>> {
     let broken = || Reject::new(Code::BackendFailed, format!("the MCP server's answer to {} is no list result", method.mcp));
-    let whole = method.result.and_then(|name| result.get(name)).map_or("[]", RawValue::get);
+    let whole = method.result.and_then(|name| result.get(name)).map(RawValue::get).ok_or_else(broken)?;
     let items = whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or_else(broken)?;
     Ok(Page { whole, items: items.trim(), next: result.text("nextCursor") })
 }
@@ -319,13 +320,19 @@ pub fn list_envelope(items: &str, facts: Facts<'_>) -> Vec<u8> {
 }
 
 /// The envelope of a result that is already written, with whatever else its sender put beside it.
-pub fn middleware_envelope(answer: &Members<'_>, facts: Facts<'_>) -> Option<Vec<u8>> {
+pub fn middleware_envelope(form: Form, method: &Method, answer: &Members<'_>, facts: Facts<'_>) -> Option<Vec<u8>> {
     let result = answer.get("result")?;
+    let others = || answer.0.iter().filter(|(name, _)| !ENVELOPE.contains(&name.as_ref()));
+    // Their `result` is the content itself; v2 wants the MCP result around it.
+    if let (Form::V2, Some(name)) = (form, method.result) {
+        let members = std::iter::once((Cow::Borrowed(name), result)).chain(others().cloned());
+        return envelope(form, method, &Members(members.collect()), facts).ok();
+    }
     let mut out = Vec::with_capacity(result.get().len() + 128);
     out.extend_from_slice(b"{\"result\":");
     out.extend_from_slice(result.get().as_bytes());
     tell(&mut out, facts);
-    for (name, value) in answer.0.iter().filter(|(name, _)| !ENVELOPE.contains(&name.as_ref())) {
+    for (name, value) in others() {
         out.push(b',');
         member(&mut out, name, value);
     }

@@ -17,6 +17,8 @@ const MAX_UPSTREAM_ID: usize = 1024;
 pub struct Session {
     /// Name of the backend that opened it.
     pub backend: String,
+    /// The address of the backend that opened it; a name may stand for several instances.
+    pub address: String,
     /// The id the backend gave.
     pub id: String,
 }
@@ -44,7 +46,7 @@ impl Sealer {
         }
         let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).ok()?;
-        let mut sealed = format!("{}\n{}", session.backend, session.id).into_bytes();
+        let mut sealed = format!("{}\n{}\n{}", session.backend, session.address, session.id).into_bytes();
         let aad = Aad::from(binding(server, subject));
         self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed).ok()?;
         let mut token = nonce.to_vec();
@@ -58,8 +60,9 @@ impl Sealer {
         let (nonce, sealed) = token.split_at_mut_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let plain = self.key.open_in_place(nonce, Aad::from(binding(server, subject)), sealed).ok()?;
-        let (backend, id) = std::str::from_utf8(plain).ok()?.split_once('\n')?;
-        Some(Session { backend: backend.to_owned(), id: id.to_owned() })
+        let (backend, rest) = std::str::from_utf8(plain).ok()?.split_once('\n')?;
+        let (address, id) = rest.split_once('\n')?;
+        Some(Session { backend: backend.to_owned(), address: address.to_owned(), id: id.to_owned() })
     }
 }
 
@@ -77,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn session() -> Session {
-        Session { backend: "primary".into(), id: "abc-123".into() }
+        Session { backend: "primary".into(), address: "10.0.0.1:80".into(), id: "abc-123".into() }
     }
 
     #[test]
@@ -89,7 +92,7 @@ mod tests {
         assert_eq!(sealer.open("other", "ann", &token), None);
         assert_eq!(sealer.open("files", "bob", &token), None);
         assert_eq!(Sealer::new(b"another secret!!").open("files", "ann", &token), None);
-        assert!(sealer.seal("files", "ann", &Session { backend: "b".into(), id: "a\nb".into() }).is_none());
+        assert!(sealer.seal("files", "ann", &Session { id: "a\nb".into(), ..session() }).is_none());
     }
 
     proptest! {

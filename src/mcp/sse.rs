@@ -20,6 +20,8 @@ pub struct Decoder {
     event: Event,
     started: bool,
     has_data: bool,
+    /// The last line ended with CR.
+    swallow: bool,
     limit: usize,
     last_id: Option<String>,
     retry: Option<Duration>,
@@ -38,6 +40,7 @@ impl Decoder {
             event: Event::default(),
             started: false,
             has_data: false,
+            swallow: false,
             limit,
             last_id: None,
             retry: None,
@@ -57,7 +60,7 @@ impl Decoder {
     /// Forgets an unfinished event: the stream is taken up on a new connection.
     pub fn restart(&mut self) {
         self.buffer.clear();
-        (self.scanned, self.started, self.has_data, self.event) = (0, false, false, Event::default());
+        (self.scanned, self.started, self.has_data, self.swallow, self.event) = (0, false, false, false, Event::default());
     }
 
     pub fn push(&mut self, chunk: &[u8]) {
@@ -92,24 +95,24 @@ impl Decoder {
         if self.buffer.len() + self.event.data.len() > self.limit { Err(TooLarge) } else { Ok(None) }
     }
 
-    /// One line without its end, which is LF, CRLF or CR. A CR at the very end waits for a possible LF.
+    /// One line without its end, which is LF, CRLF or CR. A CR ends its line at once; the LF that may follow it with the
+    /// next bytes is swallowed then.
     fn line(&mut self) -> Option<BytesMut> {
+        if self.swallow && !self.buffer.is_empty() {
+            self.swallow = false;
+            if self.buffer[0] == b'\n' {
+                self.buffer.advance(1);
+            }
+        }
         let found = self.buffer[self.scanned..].iter().position(|byte| matches!(byte, b'\n' | b'\r'));
         let Some(end) = found.map(|at| at + self.scanned) else {
             self.scanned = self.buffer.len();
             return None;
         };
-        let width = match (self.buffer[end], self.buffer.get(end + 1)) {
-            (b'\r', Some(b'\n')) => 2,
-            (b'\r', None) => {
-                self.scanned = end;
-                return None;
-            }
-            _ => 1,
-        };
         self.scanned = 0;
+        self.swallow = self.buffer[end] == b'\r';
         let line = self.buffer.split_to(end);
-        self.buffer.advance(width);
+        self.buffer.advance(1);
         Some(line)
     }
 
@@ -173,6 +176,13 @@ mod tests {
         let data: Vec<_> = events([STREAM.to_vec()]).into_iter().map(|event| (event.name, event.data)).collect();
         let expected = [("", ""), ("message", "{\"a\":\n1}"), ("", "x")];
         assert_eq!(data, expected.map(|(name, data)| (name.to_owned(), data.as_bytes().to_vec())));
+    }
+
+    #[test]
+    fn an_event_is_whole_with_its_last_line_end() {
+        for end in ["\n\n", "\r\r", "\r\n\r\n", "\r\n\r", "\n\r"] {
+            assert_eq!(events([format!("data: x{end}").into_bytes()]).len(), 1, "{end:?}");
+        }
     }
 
     #[test]

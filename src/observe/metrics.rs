@@ -26,10 +26,12 @@ pub enum Outcome {
     Refused,
     /// The backend failed.
     Failed,
+    /// The client left before the end.
+    Abandoned,
 }
 
 impl Outcome {
-    const ALL: [Self; 5] = [Self::Ok, Self::ToolError, Self::ServerError, Self::Refused, Self::Failed];
+    const ALL: [Self; 6] = [Self::Ok, Self::ToolError, Self::ServerError, Self::Refused, Self::Failed, Self::Abandoned];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,6 +40,7 @@ impl Outcome {
             Self::ServerError => "server_error",
             Self::Refused => "refused",
             Self::Failed => "failed",
+            Self::Abandoned => "abandoned",
         }
     }
 }
@@ -137,7 +140,7 @@ impl Default for Metrics {
 
 /// Handles for one server, method and tool.
 pub struct Meter {
-    outcomes: [IntCounter; 5],
+    outcomes: [IntCounter; 6],
     duration: Histogram,
     size: Histogram,
 }

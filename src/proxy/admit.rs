@@ -2,6 +2,9 @@
 //! how often join between "what" and the lane as their features arrive. Each stage takes what an earlier one produced,
 //! so the compiler keeps the order.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use pingora::protocols::http::ServerSession;
@@ -16,9 +19,8 @@ use crate::mcp::session::Session;
 use crate::mcp::{headers, message};
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::{self, Route};
-use crate::snapshot::State;
+use crate::snapshot::{Phase, State};
 use crate::upstream::pool::Pool;
-use std::sync::Arc;
 
 /// What is to be done for a request that may go on.
 pub enum Plan<'b> {
@@ -48,6 +50,8 @@ pub struct Rest<'b> {
     pub form: Form,
 }
 
+/// The only revision with batches; it has no version header, so most requests of it are taken for it by default.
+const LAST_WITH_BATCHES: &str = "2025-03-26";
 /// Anonymous callers share one subject until authentication gives each their own.
 pub const ANONYMOUS: &str = "";
 
@@ -64,6 +68,9 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     // From where.
     judge_headers(client, limits)?;
     snapshot.access.judge(address(client), host(client), &client.req_header().headers)?;
+    if state.shared.life.phase() >= Phase::Draining && !matches!(found, Ok(route) if route.is_page()) {
+        return Err(Reject::new(Code::Draining, "this gateway is about to stop").retry_after(Duration::from_secs(1)));
+    }
     // Where to.
     let route = found?;
     ctx.route = route.label();
@@ -90,6 +97,11 @@ fn native<'b>(state: &State, client: &ServerSession, pool: Arc<Pool>, body: &'b 
     let request = client.req_header();
     let payload = if request.method == http::Method::POST { Some(message::Payload::read(body)?) } else { None };
     let message = payload.as_ref().and_then(Payload::one);
+    if payload.as_ref().is_some_and(Payload::is_modern_batch)
+        || (payload.is_some() && message.is_none() && headers::version(&request.headers).is_some_and(|version| version > LAST_WITH_BATCHES))
+    {
+        return Err(Reject::new(Code::InvalidRequest, "this revision has no batches"));
+    }
     let call = message.and_then(Message::call);
     if let (Some(call), Era::Modern) = (&call, headers::era(&request.headers, message.and_then(Message::version))) {
         // A modern message is judged by its body, so its headers must not tell otherwise.
@@ -111,6 +123,9 @@ fn session(state: &State, pool: &Pool, headers: &HeaderMap) -> Verdict<Option<Se
 }
 
 fn judge_headers(client: &ServerSession, limits: &Limits) -> Verdict<()> {
+    if client.req_header().version == http::Version::HTTP_11 && host(client).is_none() {
+        return Err(Reject::new(Code::InvalidRequest, "an HTTP/1.1 request has exactly one Host header"));
+    }
     let headers = &client.req_header().headers;
     let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if size > limits.headers {

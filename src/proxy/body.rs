@@ -73,12 +73,12 @@ async fn gather(client: &mut ServerSession, limits: &Limits) -> Verdict<Bytes> {
     }
     let mut whole = BytesMut::new();
     while let Some(chunk) = client.read_request_body().await.map_err(broken)? {
-        if whole.is_empty() {
-            whole.reserve(announced(client.req_header()).unwrap_or_default().clamp(first.len() + chunk.len(), limits.body));
-            whole.extend_from_slice(&first);
-        }
-        if whole.len() + chunk.len() > limits.body {
+        if first.len().max(whole.len()) + chunk.len() > limits.body {
             return Err(too_large(limits));
+        }
+        if whole.is_empty() {
+            whole.reserve(announced(client.req_header()).unwrap_or_default().min(limits.body));
+            whole.extend_from_slice(&first);
         }
         whole.extend_from_slice(&chunk);
     }
@@ -90,13 +90,17 @@ async fn gather(client: &mut ServerSession, limits: &Limits) -> Verdict<Bytes> {
 pub async fn drain(client: &mut ServerSession) {
     let read = async {
         let mut drained = 0;
-        while let Ok(Some(chunk)) = client.read_request_body().await {
-            drained += chunk.len();
+        loop {
+            match client.read_request_body().await {
+                Ok(Some(chunk)) => drained += chunk.len(),
+                Ok(None) => return true,
+                // What follows a broken framing is not the next request, whatever it looks like.
+                Err(_) => return false,
+            }
             if drained > DRAIN {
                 return false;
             }
         }
-        true
     };
     let whole = tokio::time::timeout(DRAIN_TIME, read).await.unwrap_or(false);
     if !whole {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderValue;
+use pingora::protocols::http::ServerSession;
 
 use crate::observe::metrics::Outcome;
-use crate::snapshot::{Snapshot, State};
+use crate::snapshot::{Phase, Snapshot, State};
 use crate::upstream::ask::Trace;
 
 /// Per-request context; made by Pingora before anything is known.
@@ -74,6 +75,13 @@ impl Ctx {
         if !self.counted {
             self.counted = true;
             self.state.shared.life.begin();
+        }
+    }
+
+    /// Ends keep-alive if the process began to stop while the request was served.
+    pub fn farewell(&self, client: &mut ServerSession) {
+        if self.state.shared.life.phase() > Phase::Serving {
+            client.set_keepalive(None);
         }
     }
 

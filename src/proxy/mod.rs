@@ -30,7 +30,7 @@ use self::ctx::Ctx;
 use crate::observe::trace;
 use crate::reject::{Reject, Verdict};
 use crate::sidecar;
-use crate::snapshot::{Phase, State};
+use crate::snapshot::State;
 
 /// How long a client may take to read what is written to it.
 const SLOWEST_READER: Duration = Duration::from_secs(30);
@@ -64,9 +64,6 @@ impl ProxyHttp for Gateway {
         let client = session.as_downstream_mut();
         client.set_write_timeout(Some(SLOWEST_READER));
         client.set_pipelining_enabled(true);
-        if self.state.shared.life.phase() > Phase::Serving {
-            client.set_keepalive(None);
-        }
         Ok(())
     }
 

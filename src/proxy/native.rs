@@ -1,17 +1,20 @@
 //! The native lane: open the pass-through, seal the session id on its way back, relay.
 
+use bytes::Bytes;
 use http::header::HeaderValue;
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, Result};
+use prometheus::IntGauge;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::admit::{ANONYMOUS, Native};
 use super::ctx::Ctx;
 use super::reply;
-use crate::egress::Incoming;
+use crate::egress::{Failure, Incoming};
 use crate::exchange::native::{self, Open};
-use crate::exchange::relay::{self, End};
+use crate::exchange::relay::{self, End, Patience};
 use crate::mcp::headers;
 use crate::mcp::session::Session;
 use crate::observe::metrics::Outcome;
@@ -26,40 +29,69 @@ const JUDGED: usize = 8 << 10;
 /// # Errors
 /// The inner error is a refusal to be written; the outer one means the connection must be closed.
 pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Result<Verdict<()>> {
-    let opened = match open(state, client, ctx, plan).await {
-        Some(Ok(opened)) => opened,
-        Some(Err(reject)) => {
-            record(state, ctx, plan, refusal(&reject));
-            return Ok(Err(reject));
-        }
-        None => {
-            return Error::e_explain(ErrorType::ConnectionClosed, "the client left before the answer")
-                .map_err(|e: Box<Error>| e.into_down());
-        }
-    };
-    ctx.told.backend = Some(opened.backend.name().to_owned());
-    let status = opened.incoming.status();
-    let mut head = reply::relayed(&opened.incoming, ctx, client)?;
-    if let Err(reject) = seal(state, plan, &opened, &mut head) {
-        return Ok(Err(reject));
-    }
-    let whole = opened.incoming.announced().is_some_and(|length| length <= JUDGED) && !opened.incoming.is_event_stream();
-    let outcome = if whole {
-        match opened.incoming.collect(JUDGED).await {
-            Ok(answer) => {
-                ctx.told.bytes = answer.len();
-                client.write_response_header(Box::new(head)).await?;
-                client.write_response_body(answer.clone(), true).await?;
-                judge(status, &answer)
-            }
-            Err(failure) => return Ok(Err(crate::exchange::refuse(&failure.into(), &opened.backend))),
-        }
-    } else {
-        client.write_response_header(Box::new(head)).await?;
-        relayed(state, client, ctx, opened.incoming, status).await?
+    let (outcome, served) = match open(state, client, ctx, plan).await {
+        Some(Ok(opened)) => answer(state, client, ctx, plan, opened).await,
+        Some(Err(reject)) => (refusal(&reject), Ok(Err(reject))),
+        None => (Outcome::Abandoned, Err(left())),
     };
     record(state, ctx, plan, outcome);
-    Ok(Ok(()))
+    served
+}
+
+/// Hands an opened answer on; tells how the call ended beside what is to be done about it.
+async fn answer(
+    state: &State,
+    client: &mut ServerSession,
+    ctx: &mut Ctx,
+    plan: &Native<'_>,
+    opened: Open<'_>,
+) -> (Outcome, Result<Verdict<()>>) {
+    ctx.told.backend = Some(opened.backend.name().to_owned());
+    let status = opened.incoming.status();
+    let head = match head(state, client, ctx, plan, &opened) {
+        Ok(head) => head,
+        Err(reject) => return (refusal(&reject), Ok(Err(reject))),
+    };
+    let is_short = opened.incoming.announced().is_some_and(|length| length <= JUDGED) && !opened.incoming.is_event_stream();
+    if !is_short {
+        return relayed(state, client, ctx, opened.incoming, head).await;
+    }
+    let timeout = opened.backend.conf.timeout;
+    let collected = tokio::select! {
+        biased;
+        collected = tokio::time::timeout(timeout, opened.incoming.collect(JUDGED)) => collected.unwrap_or(Err(Failure::TimedOut)),
+        () = relay::departure(client) => return (Outcome::Abandoned, Err(left())),
+    };
+    match collected {
+        Ok(body) => {
+            let outcome = judge(status, &body);
+            ctx.told.bytes = body.len();
+            (outcome, write(client, head, body).await.map(Ok))
+        }
+        Err(failure) => {
+            let reject = crate::exchange::refuse(&failure.into(), &opened.backend);
+            (Outcome::Failed, Ok(Err(reject)))
+        }
+    }
+}
+
+async fn write(client: &mut ServerSession, head: ResponseHeader, body: Bytes) -> Result<()> {
+    client.write_response_header(Box::new(head)).await?;
+    client.write_response_body(body, true).await
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
+fn left() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "the client left before the end").into_down()
+}
+
+/// The header for the client, the session id sealed.
+fn head(state: &State, client: &mut ServerSession, ctx: &Ctx, plan: &Native<'_>, opened: &Open<'_>) -> Verdict<ResponseHeader> {
+    ctx.farewell(client);
+    let written = reply::relayed(&opened.incoming, ctx, client);
+    let mut head = written.map_err(|e| Reject::new(Code::Internal, "the answer cannot be written").because(e))?;
+    seal(state, plan, opened, &mut head)?;
+    Ok(head)
 }
 
 /// Opens the exchange unless the client leaves first.
@@ -90,9 +122,13 @@ fn method(method: &http::Method) -> &'static str {
 }
 
 /// Replaces the upstream's session id by a sealed one that names its backend.
-fn seal(state: &State, plan: &Native<'_>, opened: &Open<'_>, head: &mut pingora::http::ResponseHeader) -> Verdict<()> {
-    let Some(id) = opened.incoming.text(headers::SESSION) else { return Ok(()) };
-    let session = Session { backend: opened.backend.name().to_owned(), id: id.to_owned() };
+fn seal(state: &State, plan: &Native<'_>, opened: &Open<'_>, head: &mut ResponseHeader) -> Verdict<()> {
+    if !opened.incoming.headers().contains_key(headers::SESSION) {
+        return Ok(());
+    }
+    let id = opened.incoming.text(headers::SESSION).unwrap_or_default();
+    let address = opened.incoming.address().to_string();
+    let session = Session { backend: opened.backend.name().to_owned(), address, id: id.to_owned() };
     let sealed = state.shared.sealer.seal(&plan.pool.server, ANONYMOUS, &session);
     let sealed = sealed.and_then(|token| HeaderValue::from_str(&token).ok());
     let sealed = sealed.ok_or_else(|| Reject::new(Code::BackendFailed, "the backend gave a session id that cannot be carried"))?;
@@ -104,24 +140,39 @@ async fn relayed(
     client: &mut ServerSession,
     ctx: &mut Ctx,
     incoming: Incoming<'_>,
-    status: http::StatusCode,
-) -> Result<Outcome> {
-    let is_stream = incoming.is_event_stream();
+    head: ResponseHeader,
+) -> (Outcome, Result<Verdict<()>>) {
+    let status = head.status;
     let limits = &ctx.snapshot.config.server.limits;
-    let idle = if is_stream { limits.stream_idle } else { limits.request_timeout };
-    let gauge = &state.shared.metrics.open_streams;
-    if is_stream {
-        gauge.inc();
+    let is_stream = incoming.is_event_stream();
+    let patience = if is_stream { Patience::Idle(limits.stream_idle) } else { Patience::Whole(limits.request_timeout) };
+    if client.write_response_header(Box::new(head)).await.is_err() {
+        return (Outcome::Abandoned, Err(left()));
     }
-    let end = relay::stream(client, incoming, idle, &state.shared.life).await;
-    if is_stream {
-        gauge.dec();
-    }
+    let _counted = is_stream.then(|| Streaming::begin(state));
+    let end = relay::body(client, incoming, patience, &state.shared.life).await;
     ctx.told.bytes = end.bytes();
     match end {
-        End::Whole { .. } | End::Closed { .. } => Ok(judge(status, &[])),
-        End::ClientGone { .. } => Error::e_explain(ErrorType::ConnectionClosed, "the client left").map_err(|e: Box<Error>| e.into_down()),
-        End::Cut { cause, .. } => Error::e_explain(ErrorType::ReadError, cause).map_err(|e: Box<Error>| e.into_up()),
+        End::Whole { .. } | End::Closed { .. } => (judge(status, &[]), Ok(Ok(()))),
+        End::ClientGone { .. } => (Outcome::Abandoned, Err(left())),
+        End::Cut { cause, .. } => (Outcome::Failed, Err(Error::explain(ErrorType::ReadError, cause).into_up())),
+    }
+}
+
+/// Counts an open stream for as long as it lives.
+struct Streaming(IntGauge);
+
+impl Streaming {
+    fn begin(state: &State) -> Self {
+        let gauge = state.shared.metrics.open_streams.clone();
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -17,6 +17,8 @@ use crate::reject::Reject;
 
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
+/// Written at once at most.
+const PIECE: usize = 64 << 10;
 const EVENTS: &str = "text/event-stream";
 
 /// Writes a whole answer and keeps the connection.
@@ -32,9 +34,15 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
         head.append_header(name, value)?;
     }
     ctx.told.bytes = page.body.len();
+    ctx.farewell(client);
     let is_head = client.req_header().method == http::Method::HEAD;
     client.write_response_header(Box::new(head)).await?;
-    client.write_response_body(if is_head { Bytes::new() } else { page.body }, true).await
+    let mut rest = if is_head { Bytes::new() } else { page.body };
+    // In pieces, because the time a slow reader has is given to each write.
+    while rest.len() > PIECE {
+        client.write_response_body(rest.split_to(PIECE), false).await?;
+    }
+    client.write_response_body(rest, true).await
 }
 
 /// Writes a refusal in the caller's dialect. `body` is what was read of the request, for the caller's id.
@@ -42,13 +50,21 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
 /// # Errors
 /// When the client is gone.
 pub async fn refuse(client: &mut ServerSession, ctx: &mut Ctx, reject: &Reject, body: &[u8]) -> Result<()> {
-    super::body::drain(client).await;
+    // A client that waits for `100 Continue` sends no body now, and one that was read needs no draining.
+    if client.req_header().headers.contains_key(header::EXPECT) && !client.is_body_done() {
+        client.set_keepalive(None);
+    } else {
+        super::body::drain(client).await;
+    }
     ctx.told.code = Some(reject.code.name());
     let (content_type, text) = match ctx.dialect {
         Dialect::Rest => (PROBLEM, reject.problem(ctx.request_id())),
         Dialect::Native => (JSON, reject.rpc(message::id_of(body))),
     };
     let mut headers = Vec::new();
+    if let Some(allow) = reject.allow {
+        headers.push((header::ALLOW, HeaderValue::from_static(allow)));
+    }
     if let Some(wait) = reject.retry_after {
         headers.push((header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1))));
     }
@@ -68,11 +84,12 @@ fn content_type(text: Cow<'static, str>) -> Result<HeaderValue> {
 /// When a header of ours cannot be written, which would be a bug.
 pub fn relayed(incoming: &Incoming<'_>, ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
     let mut head = incoming.header().cloned().map_or_else(|| ResponseHeader::build(incoming.status(), None), Ok)?;
+    // The upstream's version is its connection's; ours is decided by the client's.
+    head.set_version(http::Version::HTTP_11);
     let nominated = nominated(&head.headers);
-    for name in HOP_BY_HOP.iter().map(|name| HeaderName::from_static(name)).chain(nominated) {
-        if head.headers.contains_key(&name) {
-            head.remove_header(&name);
-        }
+    let private = head.headers.keys().filter(|name| is_private(name)).cloned();
+    for name in private.chain(nominated).collect::<Vec<_>>() {
+        head.remove_header(&name);
     }
     head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
     frame(&mut head, client)?;
@@ -95,6 +112,10 @@ pub fn events(ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
 /// Without a length an H1 body needs chunks, or it would end with the connection.
 fn frame(head: &mut ResponseHeader, client: &ServerSession) -> Result<()> {
     let bodiless = matches!(head.status.as_u16(), 100..=199 | 204 | 304);
+    if bodiless {
+        // A length would announce a body that must not come (RFC 9110 §8.6).
+        head.remove_header(&header::CONTENT_LENGTH);
+    }
     let is_h11 = client.req_header().version == http::Version::HTTP_11;
     if is_h11 && !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
         head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
@@ -102,9 +123,18 @@ fn frame(head: &mut ResponseHeader, client: &ServerSession) -> Result<()> {
     Ok(())
 }
 
-/// What concerns one connection only (RFC 9110 §7.6.1).
-const HOP_BY_HOP: &[&str] =
-    &["connection", "keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade"];
+/// What stays behind: what concerns one connection only (RFC 9110 §7.6.1), and what would speak to the browser in our
+/// name or about what is behind us.
+fn is_private(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(
+        name,
+        "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+    ) || matches!(
+        name,
+        "set-cookie" | "clear-site-data" | "strict-transport-security" | "alt-svc" | "server" | "x-powered-by" | "www-authenticate"
+    ) || name.starts_with("access-control-")
+}
 
 /// The headers that `Connection` declares to be of its kind.
 fn nominated(headers: &http::HeaderMap) -> Vec<HeaderName> {

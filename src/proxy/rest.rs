@@ -1,6 +1,8 @@
 //! The REST lane: single calls, batches, and calls whose progress is streamed.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
@@ -20,11 +22,13 @@ use crate::mcp::rest::{Payload, Request};
 use crate::mcp::sse;
 use crate::observe::metrics::Outcome;
 use crate::page::Page;
-use crate::reject::{Reject, Verdict};
+use crate::reject::{Code, Reject, Verdict};
 use crate::snapshot::State;
 
 /// Elements of one batch that run at the same time.
 const AT_ONCE: usize = 8;
+/// Bytes of all the answers of one batch.
+const MAX_BATCH_ANSWER: usize = 64 << 20;
 /// Notifications that may wait for a slow reader before the server has to.
 const NOTICES: usize = 64;
 
@@ -36,7 +40,7 @@ pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, pla
     match &plan.payload {
         Payload::One(request) if wants_events(client) => Box::pin(streamed(state, client, ctx, plan, request)).await.map(Ok),
         Payload::One(request) => single(state, client, ctx, plan, request).await,
-        Payload::Batch(requests) => Box::pin(batch(state, client, ctx, plan, requests)).await.map(Ok),
+        Payload::Batch(requests) => Box::pin(batch(state, client, ctx, plan, requests)).await,
     }
 }
 
@@ -51,8 +55,9 @@ async fn single(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: 
     let answer = {
         let call = call(state, ctx, plan, request, None);
         let run = std::pin::pin!(call.run());
-        attended(client, run).await?
+        attended(state, client, run).await
     };
+    let answer = answer.inspect_err(|_| abandoned(state, ctx, plan, request))?.flatten();
     record(state, ctx, plan, request, &answer);
     match answer {
         Ok(done) => {
@@ -63,13 +68,19 @@ async fn single(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: 
     }
 }
 
-/// Runs `work` unless the client leaves first; dropping it closes the upstream connection.
-async fn attended<T>(client: &mut ServerSession, work: Pin<&mut impl Future<Output = T>>) -> Result<T> {
+/// Runs `work` unless the client leaves or the process closes first; dropping it closes the upstream connection.
+async fn attended<T>(state: &State, client: &mut ServerSession, work: Pin<&mut impl Future<Output = T>>) -> Result<Verdict<T>> {
     tokio::select! {
         biased;
-        done = work => Ok(done),
+        done = work => Ok(Ok(done)),
+        () = state.shared.life.closing() => Ok(Err(closing())),
         () = relay::departure(client) => Err(left()),
     }
+}
+
+fn closing() -> Reject {
+    Reject::new(Code::Draining, "this gateway stopped before the answer; the request may have been executed")
+        .retry_after(Duration::from_secs(1))
 }
 
 #[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
@@ -97,48 +108,73 @@ fn call<'c>(
 }
 
 /// All elements of a batch, concurrently but bounded; the answers are in the order of the questions.
-async fn batch(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, requests: &[Verdict<Request<'_>>]) -> Result<()> {
+async fn batch(
+    state: &State,
+    client: &mut ServerSession,
+    ctx: &mut Ctx,
+    plan: &Rest<'_>,
+    requests: &[Verdict<Request<'_>>],
+) -> Result<Verdict<()>> {
     let answers = {
         let ctx = &*ctx;
         // Boxed, because the compiler cannot yet see that the bare futures are `Send` (rust-lang/rust#102211).
-        let elements: Vec<_> = requests.iter().map(|request| element(state, ctx, plan, request).boxed()).collect();
+        let room = AtomicUsize::new(MAX_BATCH_ANSWER);
+        let elements: Vec<_> = requests.iter().map(|request| element(state, ctx, plan, request, &room).boxed()).collect();
         let work = stream::iter(elements).buffered(AT_ONCE).collect::<Vec<_>>();
-        attended(client, std::pin::pin!(work)).await?
+        attended(state, client, std::pin::pin!(work)).await?
+    };
+    let answers = match answers {
+        Ok(answers) => answers,
+        Err(reject) => return Ok(Err(reject)),
     };
     let mut body = b"[".to_vec();
     body.extend_from_slice(&answers.join(&b','));
     body.push(b']');
-    reply::page(client, ctx, Page::json(200, body)).await
+    reply::page(client, ctx, Page::json(200, body)).await.map(Ok)
 }
 
 /// One element of a batch: its envelope or its problem.
-async fn element(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Verdict<Request<'_>>) -> Vec<u8> {
-    match request {
+async fn element(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Verdict<Request<'_>>, room: &AtomicUsize) -> Vec<u8> {
+    let request = match request {
+        Ok(request) => request,
+        Err(reject) => return reject.problem(ctx.request_id()),
+    };
+    let answer = call(state, ctx, plan, request, None).run().await;
+    count(state, ctx, plan, request, &answer);
+    match answer {
         Err(reject) => reject.problem(ctx.request_id()),
-        Ok(request) => {
-            let answer = call(state, ctx, plan, request, None).run().await;
-            count(state, ctx, plan, request, &answer);
-            answer.map_or_else(|reject| reject.problem(ctx.request_id()), |done| done.body)
+        Ok(done) => {
+            let take = |room: usize| room.checked_sub(done.body.len());
+            if room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+                return done.body;
+            }
+            let detail = "it was executed, but the answers of this batch exceed 64 MiB; ask in smaller batches";
+            Reject::new(Code::BodyTooLarge, detail).problem(ctx.request_id())
         }
     }
 }
 
 /// A call whose notifications are sent as they come, and then the envelope or the problem as the last event.
 async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) -> Result<()> {
+    ctx.farewell(client);
     let head = reply::events(ctx, client)?;
     client.write_response_header(Box::new(head)).await?;
     let (sender, mut notices) = mpsc::channel(NOTICES);
     let mut bytes = 0;
     let answer = {
         let call = call(state, ctx, plan, request, Some(sender));
-        let run = call.run();
-        tokio::pin!(run);
+        let mut run = std::pin::pin!(call.run());
+        let mut closes = std::pin::pin!(state.shared.life.closing());
         loop {
             tokio::select! {
                 biased;
                 Some(notice) = notices.recv() => bytes += write_notice(client, &notice).await?,
                 answer = &mut run => break answer,
-                () = relay::departure(client) => return Err(left()),
+                () = &mut closes => break Err(closing()),
+                () = relay::departure(client) => {
+                    abandoned(state, ctx, plan, request);
+                    return Err(left());
+                }
             }
         }
     };
@@ -175,6 +211,11 @@ fn record(state: &State, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>, 
         ctx.told.method = Some(request.method.mcp.to_owned());
         ctx.told.name = request.name().map(str::to_owned);
     }
+}
+
+/// Counts a call whose caller left.
+fn abandoned(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Request<'_>) {
+    plan.pool.meter(&state.shared.metrics, &request.call()).count(Outcome::Abandoned, ctx.arrival.started.elapsed(), 0);
 }
 
 fn count(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Request<'_>, answer: &Verdict<Done>) -> Outcome {

@@ -41,6 +41,11 @@ impl Route<'_> {
         }
     }
 
+    /// Whether it is answered from memory, without a backend.
+    pub const fn is_page(&self) -> bool {
+        !matches!(self, Self::Rest { .. } | Self::Native { .. })
+    }
+
     /// The methods it answers, as `Allow` lists them.
     pub const fn allow(&self) -> &'static str {
         match self {
@@ -60,7 +65,7 @@ pub fn find<'p>(method: &Method, path: &'p str) -> Verdict<Route<'p>> {
     if route.allow().split(", ").any(|allowed| allowed == method.as_str()) {
         Ok(route)
     } else {
-        Err(Reject::new(Code::MethodNotAllowed, format!("{} answers {}", route.label(), route.allow())))
+        Err(Reject::method_not_allowed(route.allow()))
     }
 }
 

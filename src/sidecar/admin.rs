@@ -49,6 +49,10 @@ impl ServeHttp for Admin {
 
 fn refusal(reject: &Reject, request_id: &str) -> Page {
     let page = Page { content_type: "application/problem+json".into(), ..Page::json(reject.code.status(), reject.problem(request_id)) };
+    let page = match reject.allow {
+        Some(allow) => page.with(header::ALLOW, header::HeaderValue::from_static(allow)),
+        None => page,
+    };
     if reject.code == Code::Unauthorized { page.with(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer")) } else { page }
 }
 
@@ -63,8 +67,8 @@ impl Admin {
             (&Method::GET, "/metrics") => Ok(super::metrics(&self.state)),
             (&Method::GET, "/admin/config") => Ok(json_page(&Effective { revision: snapshot.revision, config: &snapshot.config })),
             (&Method::POST, "/admin/reload") => self.reload().await,
-            (_, "/health" | "/ready" | "/metrics" | "/admin/config") => Err(Reject::new(Code::MethodNotAllowed, "GET")),
-            (_, "/admin/reload") => Err(Reject::new(Code::MethodNotAllowed, "POST")),
+            (_, "/health" | "/ready" | "/metrics" | "/admin/config") => Err(Reject::method_not_allowed("GET")),
+            (_, "/admin/reload") => Err(Reject::method_not_allowed("POST")),
             _ => Err(Reject::new(Code::NotFound, "no such path on the admin listener")),
         }
     }
@@ -74,6 +78,10 @@ impl Admin {
         let address = client.client_addr().and_then(|address| Some(address.as_inet()?.ip()));
         let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         Access::default().judge(address, host, &request.headers)?;
+        let site = request.headers.get("sec-fetch-site").map(header::HeaderValue::as_bytes);
+        if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+            return Err(Reject::new(Code::OriginForbidden, "no other site may drive the admin listener"));
+        }
         let snapshot = self.state.snapshot();
         let Some(token) = &snapshot.config.server.admin_token else { return Ok(()) };
         let given = request.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));

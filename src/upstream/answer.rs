@@ -16,6 +16,8 @@ use crate::mcp::{error, sse};
 const LINGER: Duration = Duration::from_millis(10);
 /// How long to wait before taking up a stream whose server did not say (`retry:`).
 const RETRY: Duration = Duration::from_millis(500);
+/// However soon the server wants us back.
+const SOONEST: Duration = Duration::from_millis(50);
 
 impl Exchange<'_, '_> {
     /// The answer with our id.
@@ -28,12 +30,16 @@ impl Exchange<'_, '_> {
         if status.is_success() {
             return Ok(body);
         }
+        // An error with our own id answers our request, whatever the status; one about the session cannot have it.
+        if status.is_client_error() && is_error(&body) && names_id(&body, id) {
+            return Ok(body);
+        }
         let in_session = manner.session().is_some_and(|session| session.id.is_some());
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Trouble::Refused(status)),
             StatusCode::NOT_FOUND if in_session => Err(Trouble::SessionLost),
             // Not only 404: server-everything says 400 `No valid session ID provided`.
-            StatusCode::BAD_REQUEST if in_session && mentions_session(&body) => Err(Trouble::SessionLost),
+            StatusCode::BAD_REQUEST if in_session && denies_session(&body) => Err(Trouble::SessionLost),
             _ if status.is_client_error() && is_error(&body) => Ok(body),
             _ => Err(Trouble::Status(status)),
         }
@@ -58,7 +64,7 @@ impl Exchange<'_, '_> {
                 ended => match events.last_id().zip(manner.session()) {
                     Some((last, _)) => {
                         let last = last.to_owned();
-                        let wait = events.retry().unwrap_or(RETRY).min(self.time_left()?);
+                        let wait = events.retry().unwrap_or(RETRY).max(SOONEST).min(self.time_left()?);
                         tokio::time::sleep(wait).await;
                         incoming = self.resume(&last, manner).await?;
                         events.restart();
@@ -77,7 +83,12 @@ impl Exchange<'_, '_> {
     async fn resume(&self, last: &str, manner: Manner<'_>) -> Result<Incoming<'_>, Trouble> {
         let mut head = self.head("GET", manner).map_err(|_| UNSENDABLE)?;
         head.text("last-event-id", last).map_err(|_| UNSENDABLE)?;
-        let incoming = self.client.send(self.target, head, Bytes::new(), self.time_left()?).await?;
+        let sent = self.client.send(self.target, head, Bytes::new(), self.time_left()?).await;
+        // However this ends, the request itself was sent and may have been executed: nobody may send it elsewhere.
+        let incoming = sent.map_err(|failure| match failure {
+            Failure::NotSent(cause) => Failure::Broken(cause),
+            other => other,
+        })?;
         if incoming.status().is_success() && incoming.is_event_stream() {
             Ok(incoming)
         } else {
@@ -92,7 +103,7 @@ impl Exchange<'_, '_> {
             let data = Bytes::from(event.data);
             match serde_json::from_slice::<Response<'_>>(&data) {
                 Ok(message) if message.method.is_none() && has_id(&message, id) => return Ok(Some(data)),
-                Ok(message) if message.method.is_some() && message.id.is_some() => self.decline(&message, manner).await?,
+                Ok(message) if message.method.is_some() && message.id.is_some() => self.decline(&message, manner).await,
                 Ok(message) if message.method.is_some() => self.notice(data.clone()).await,
                 // A priming event, or an answer to somebody else.
                 _ => {}
@@ -108,16 +119,18 @@ impl Exchange<'_, '_> {
         }
     }
 
-    async fn decline(&self, request: &Response<'_>, manner: Manner<'_>) -> Result<(), Trouble> {
-        let (Some(id), Some(_)) = (request.id, manner.session()) else { return Ok(()) };
+    async fn decline(&self, request: &Response<'_>, manner: Manner<'_>) {
+        let (Some(id), Some(_)) = (request.id, manner.session()) else { return };
         let answer = if request.method.as_deref() == Some("ping") {
             format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.get())
         } else {
             let code = error::METHOD_NOT_FOUND;
             format!(r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":{code},"message":"the caller cannot answer requests"}}}}"#, id.get())
         };
-        self.post(answer.into(), manner, OPENING).await?.collect(MAX_ANSWER).await?;
-        Ok(())
+        // Whether it arrives or not, the answer to our own request is what counts, and that request was sent.
+        if let Ok(incoming) = self.post(answer.into(), manner, OPENING).await {
+            let _ = incoming.collect(MAX_ANSWER).await;
+        }
     }
 }
 
@@ -133,10 +146,19 @@ fn has_id(message: &Response<'_>, id: u64) -> bool {
     message.id.is_some_and(|raw| raw.get().parse() == Ok(id))
 }
 
+fn names_id(body: &[u8], id: u64) -> bool {
+    serde_json::from_slice::<Response<'_>>(body).is_ok_and(|message| has_id(&message, id))
+}
+
 fn is_error(body: &[u8]) -> bool {
     serde_json::from_slice::<Response<'_>>(body).is_ok_and(|message| message.error.is_some())
 }
 
-fn mentions_session(body: &[u8]) -> bool {
-    String::from_utf8_lossy(body).to_ascii_lowercase().contains("session")
+/// Whether a 400 says that there is no such session, as a transport says it: with a code of its own and no request's id.
+/// A server that merely mentions a session may have executed the request.
+fn denies_session(body: &[u8]) -> bool {
+    let Ok(message) = serde_json::from_slice::<Response<'_>>(body) else { return false };
+    let code = message.error.map_or(0, error::code);
+    let by_transport = message.id.is_none() && matches!(code, -32000 | -32001 | -32600);
+    by_transport && message.error.is_some_and(|error| error.get().to_ascii_lowercase().contains("session"))
 }

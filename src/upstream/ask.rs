@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::InvalidHeaderValue;
 use http::{HeaderValue, StatusCode};
+use pingora::time::timeout;
 use prometheus::IntGauge;
 use tokio::sync::mpsc;
 
@@ -23,7 +24,7 @@ use crate::mcp::{self, headers};
 use crate::observe::metrics::Ending;
 
 /// The largest answer read into memory.
-pub(super) const MAX_ANSWER: usize = 64 << 20;
+pub(super) const MAX_ANSWER: usize = 16 << 20;
 /// What every Streamable HTTP request must accept.
 const JSON_OR_EVENTS: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 /// How long we wait for a session to open.
@@ -113,10 +114,14 @@ pub async fn ask(client: &Client, backend: &Backend, question: &Question<'_>) ->
 /// As [`ask`].
 pub async fn ask_at(client: &Client, backend: &Backend, target: &Arc<Target>, era: Era, question: &Question<'_>) -> Result<Reply, Trouble> {
     let exchange = Exchange { client, backend, target, question };
-    match era {
-        Era::Modern => exchange.attempt(Manner::Modern).await,
-        Era::Legacy => exchange.in_session().await,
-    }
+    // Around all of it, since timeouts of single reads start anew with every byte that drips in.
+    let asked = async {
+        match era {
+            Era::Modern => exchange.attempt(Manner::Modern).await,
+            Era::Legacy => exchange.in_session().await,
+        }
+    };
+    timeout(exchange.remaining(), asked).await.unwrap_or(Err(Trouble::Failure(Failure::TimedOut)))
 }
 
 /// Our session with a legacy server, opened if there is none yet.
@@ -155,9 +160,9 @@ pub(super) struct Exchange<'a, 'q> {
 }
 
 impl Exchange<'_, '_> {
-    /// Servers behind one endpoint share a session.
+    /// Servers behind one endpoint share a session; another address of the same name is another endpoint.
     fn slot(&self) -> Arc<Slot> {
-        self.backend.sessions.slot(&self.backend.mcp_path(self.question.server))
+        self.backend.sessions.slot(self.target.address, &self.backend.mcp_path(self.question.server))
     }
 
     async fn in_session(&self) -> Result<Reply, Trouble> {

@@ -89,6 +89,16 @@ impl Backend {
         }
     }
 
+    /// The healthy address that is `address`: where a session was opened.
+    pub fn target_at(&self, address: &str) -> Option<Arc<Target>> {
+        self.ready.load().iter().find(|target| target.address.to_string() == address).cloned()
+    }
+
+    /// How many addresses are healthy.
+    pub fn ready(&self) -> usize {
+        self.ready.load().len()
+    }
+
     /// Some address, healthy or not: for asking what it is before it counts as healthy.
     pub fn any_target(&self) -> Option<Arc<Target>> {
         let endpoints = self.addresses.get_backend();
@@ -152,7 +162,8 @@ impl Backend {
         if let Err(error) = self.addresses.update(|_| {}).await {
             log::warn!("backend {}: {error}", self.name());
         }
-        self.addresses.run_health_check(true).await;
+        // One after the other: the check must know whose outcome is being counted (see `health`).
+        self.addresses.run_health_check(false).await;
         self.checked.store(jiff::Timestamp::now().as_second(), Ordering::Relaxed);
         self.addresses.get_backend().iter().any(|endpoint| self.addresses.ready(endpoint))
     }
@@ -164,8 +175,7 @@ impl Backend {
         let addresses: Vec<SocketAddr> = healthy.filter_map(|endpoint| endpoint.addr.as_inet().copied()).collect();
         let was = self.is_healthy();
         let known = self.ready.load();
-        let same = known.len() == addresses.len()
-            && known.iter().zip(&addresses).all(|(target, address)| target.peer._address.as_inet() == Some(address));
+        let same = known.len() == addresses.len() && known.iter().zip(&addresses).all(|(target, address)| target.address == *address);
         if !same {
             self.ready.store(Arc::new(addresses.iter().map(|address| self.dial(*address)).collect()));
         }

@@ -5,6 +5,16 @@
 
 use std::sync::Mutex;
 
+/// Whether a member can be chosen now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Good,
+    /// Not for this request, but for others.
+    Passed,
+    /// For nobody: it is down.
+    Out,
+}
+
 /// The turn-taking state of one pool.
 #[derive(Debug)]
 pub struct Balance {
@@ -19,15 +29,19 @@ impl Balance {
         Self { weights, credit }
     }
 
-    /// The index of the next member among those `eligible`, if there is one.
-    pub fn pick(&self, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+    /// The index of the next member in turn among those of good standing, if there is one.
+    pub fn pick(&self, standing: impl Fn(usize) -> Standing) -> Option<usize> {
         let mut credit = self.credit.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (mut total, mut best) = (0, None);
         for (i, weight) in self.weights.iter().enumerate() {
-            if !eligible(i) {
+            match standing(i) {
+                Standing::Good => {}
+                Standing::Passed => continue,
                 // Who comes back starts even: a credit from before would be paid out as a burst.
-                credit[i] = 0;
-                continue;
+                Standing::Out => {
+                    credit[i] = 0;
+                    continue;
+                }
             }
             credit[i] += i64::from(*weight);
             total += i64::from(*weight);
@@ -46,10 +60,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn shares(balance: &Balance, rounds: u32, eligible: impl Fn(usize) -> bool) -> Vec<u32> {
+    fn shares(balance: &Balance, rounds: u32, alive: impl Fn(usize) -> bool) -> Vec<u32> {
         let mut shares = vec![0; balance.weights.len()];
         for _ in 0..rounds {
-            shares[balance.pick(&eligible).unwrap()] += 1;
+            shares[balance.pick(|i| if alive(i) { Standing::Good } else { Standing::Out }).unwrap()] += 1;
         }
         shares
     }
@@ -57,14 +71,14 @@ mod tests {
     #[test]
     fn choices_are_spread_not_bundled() {
         let balance = Balance::new(vec![3, 1]);
-        let order: Vec<_> = (0..4).map(|_| balance.pick(|_| true).unwrap()).collect();
+        let order: Vec<_> = (0..4).map(|_| balance.pick(|_| Standing::Good).unwrap()).collect();
         assert_eq!(order, [0, 0, 1, 0]);
     }
 
     #[test]
     fn nobody_eligible_is_no_choice() {
-        assert_eq!(Balance::new(vec![1, 1]).pick(|_| false), None);
-        assert_eq!(Balance::new(vec![]).pick(|_| true), None);
+        assert_eq!(Balance::new(vec![1, 1]).pick(|_| Standing::Out), None);
+        assert_eq!(Balance::new(vec![]).pick(|_| Standing::Good), None);
     }
 
     proptest! {

@@ -206,7 +206,7 @@ async fn middleware(client: &Client, backend: &Backend) -> Result<Facts, String>
     let head = backend.request("GET", &backend.path("/api/servers"), HeaderValue::from_static("application/json"));
     let incoming = client.send(&target, head, Bytes::new(), WAIT).await.map_err(|e| e.to_string())?;
     let status = incoming.status();
-    let body = incoming.collect(16 << 20).await.map_err(|e| e.to_string())?;
+    let body = tokio::time::timeout(WAIT, incoming.collect(16 << 20)).await.map_err(|_| "no answer in time")?.map_err(|e| e.to_string())?;
     if status != StatusCode::OK {
         // A middleware whose servers are configured need not list them.
         let told = backend.conf.protocol == Protocol::Middleware && !backend.conf.capabilities.is_empty() && status.is_client_error();

@@ -1,8 +1,10 @@
 //! What a backend is asked to show that it is healthy. Pingora's own HTTP check sends no body, so the MCP check is ours;
 //! counting thresholds and flipping states is Pingora's.
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -25,15 +27,17 @@ pub struct Check {
     client: Arc<Client>,
     unhealthy: usize,
     healthy: usize,
-    /// Set by the first check that passed. Until then a single failure counts: a backend must show itself healthy
-    /// before it gets traffic, and one that never did is not given the benefit of a threshold.
-    proven: AtomicBool,
+    /// The addresses that ever passed. Until then a single failure counts: Pingora takes a new address for healthy, but
+    /// one must show itself before it gets traffic, and one that never did is not given the benefit of a threshold.
+    proven: Mutex<HashSet<SocketAddr>>,
+    /// Whether the address checked last is proven; addresses are checked one after the other.
+    judged: AtomicBool,
 }
 
 impl Check {
     pub fn new(backend: Weak<Backend>, client: Arc<Client>, thresholds: &LoadBalancer) -> Self {
         let (unhealthy, healthy) = (thresholds.unhealthy_threshold, thresholds.healthy_threshold);
-        Self { backend, client, unhealthy, healthy, proven: AtomicBool::new(false) }
+        Self { backend, client, unhealthy, healthy, proven: Mutex::default(), judged: AtomicBool::new(false) }
     }
 
     async fn probe(&self, backend: &Backend, endpoint: &Endpoint) -> Result<(), String> {
@@ -55,11 +59,14 @@ impl Check {
 impl HealthCheck for Check {
     async fn check(&self, endpoint: &Endpoint) -> Result<()> {
         let Some(backend) = self.backend.upgrade() else { return Ok(()) };
+        let Some(address) = endpoint.addr.as_inet().copied() else { return Ok(()) };
+        let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner).contains(&address);
+        self.judged.store(proven, Ordering::Relaxed);
         // Pingora gives the check no deadline of its own.
         let probe = tokio::time::timeout(backend.conf.health_check.timeout * 2, self.probe(&backend, endpoint));
         match probe.await.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
             Ok(()) => {
-                self.proven.store(true, Ordering::Relaxed);
+                self.proven.lock().unwrap_or_else(PoisonError::into_inner).insert(address);
                 Ok(())
             }
             Err(cause) => {
@@ -77,7 +84,7 @@ impl HealthCheck for Check {
     }
 
     fn health_threshold(&self, success: bool) -> usize {
-        match (success, self.proven.load(Ordering::Relaxed)) {
+        match (success, self.judged.load(Ordering::Relaxed)) {
             (_, false) => 1,
             (true, true) => self.healthy,
             (false, true) => self.unhealthy,

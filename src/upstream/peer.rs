@@ -80,7 +80,7 @@ impl Dialer {
         peer.options.connection_timeout = Some(CONNECT);
         peer.options.total_connection_timeout = Some(CONNECT);
         peer.options.idle_timeout = Some(IDLE);
-        Target::new(peer)
+        Target::new(peer, address)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::backend::Backend;
-use super::balance::Balance;
+use super::balance::{Balance, Standing};
 use super::facts::Tool;
 use crate::call::Call;
 use crate::mcp::method::METHODS;
@@ -18,6 +18,21 @@ pub enum Want {
     Native,
     /// An answer to a REST call, in whatever way the backend speaks.
     Rest,
+}
+
+/// The attempts of one request that never reached a backend.
+#[derive(Default)]
+pub struct Tried(Vec<usize>);
+
+impl Tried {
+    pub fn note(&mut self, index: usize) {
+        self.0.push(index);
+    }
+
+    /// Whether every healthy address of a member was tried; they are dialled in turn.
+    fn all_of(&self, index: usize, member: &Member) -> bool {
+        self.0.iter().filter(|tried| **tried == index).count() >= member.backend.ready()
+    }
 }
 
 /// One backend as a member of a pool.
@@ -47,8 +62,12 @@ impl Pool {
     }
 
     /// The next member in turn that is healthy, can do what is wanted and is not in `tried`.
-    pub fn pick(&self, want: Want, tried: &[usize]) -> Option<(usize, &Member)> {
-        let chosen = self.balance.pick(|i| !tried.contains(&i) && self.members[i].can(want))?;
+    pub fn pick(&self, want: Want, tried: &Tried) -> Option<(usize, &Member)> {
+        let chosen = self.balance.pick(|i| match &self.members[i] {
+            member if !member.backend.is_healthy() => Standing::Out,
+            member if tried.all_of(i, member) || !member.can(want) => Standing::Passed,
+            _ => Standing::Good,
+        })?;
         Some((chosen, &self.members[chosen]))
     }
 
@@ -84,11 +103,10 @@ impl Pool {
 
 impl Member {
     fn can(&self, want: Want) -> bool {
-        self.backend.is_healthy()
-            && match want {
-                Want::Native => self.backend.takes_native(),
-                Want::Rest => self.backend.speaks().is_some(),
-            }
+        match want {
+            Want::Native => self.backend.takes_native(),
+            Want::Rest => self.backend.speaks().is_some(),
+        }
     }
 
     /// The headers that the arguments of a tool call must also travel in.

@@ -3,6 +3,7 @@
 //! else waits for that one), used by all, and replaced once when the server forgot it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -54,17 +55,18 @@ impl Slot {
     }
 }
 
-/// The sessions with one backend, by MCP endpoint.
+/// The sessions with one backend, by address and MCP path.
 #[derive(Default)]
-pub struct SessionPool(Mutex<HashMap<String, Arc<Slot>>>);
+pub struct SessionPool(Mutex<HashMap<SocketAddr, HashMap<String, Arc<Slot>>>>);
 
 impl SessionPool {
-    pub fn slot(&self, endpoint: &str) -> Arc<Slot> {
+    pub fn slot(&self, address: SocketAddr, path: &str) -> Arc<Slot> {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slots.get(endpoint) {
+        let slots = slots.entry(address).or_default();
+        if let Some(slot) = slots.get(path) {
             return Arc::clone(slot);
         }
-        Arc::clone(slots.entry(endpoint.to_owned()).or_default())
+        Arc::clone(slots.entry(path.to_owned()).or_default())
     }
 }
 

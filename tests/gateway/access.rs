@@ -8,7 +8,11 @@ use crate::support::http;
 use crate::support::stub::Stub;
 
 async fn gateway(stub: &Stub, more: &str) -> Gateway {
-    Gateway::start(&format!("{}{more}backends:\n{}", server(""), stub.backend("one", ""))).await
+    let backend = stub.backend("one", ", health_check: {path: /health, interval: 10m}");
+    let gateway = Gateway::start(&format!("{}{more}backends:\n{backend}", server(""))).await;
+    // From here on every POST the stub sees is a client's.
+    gateway.knows("stub").await;
+    gateway
 }
 
 #[tokio::test]
@@ -53,6 +57,14 @@ async fn odd_requests_get_clear_answers() {
     let smuggled = "POST /mcp/stub HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\n\r\n";
     let answer = raw(&gateway, smuggled).await;
     assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    // Behind a broken framing nothing is a request any more.
+    for broken in ["0x44", "-1", "zz"] {
+        let first = format!(
+            "POST /mcp/stub HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{broken}\r\n"
+        );
+        let answer = raw(&gateway, &format!("{first}GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
+        assert!(answer.matches("HTTP/1.1").count() <= 1, "{broken}: {answer}");
+    }
     let expect = "POST /api/mcp/stub HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 23\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n";
     let answer = raw(&gateway, &format!("{expect}{{\"method\":\"list_tools\"}}")).await;
     assert!(answer.starts_with("HTTP/1.1 100") && answer.contains("HTTP/1.1 200"), "{answer}");

@@ -18,6 +18,8 @@ fn request(gateway: &Gateway, body: impl Into<reqwest::Body>) -> reqwest::Reques
 async fn stubbed() -> (Stub, Gateway) {
     let stub = Stub::start().await;
     let gateway = Gateway::with(&stub.backend("one", ", health_check: /health")).await;
+    // From here on every POST the stub sees is a client's.
+    gateway.knows("stub").await;
     (stub, gateway)
 }
 
@@ -51,11 +53,25 @@ async fn a_refusal_speaks_json_rpc_with_the_callers_id() {
         let answer: Value = answer.json().await.expect("JSON");
         assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(-32020), &json!("mine")), "{header}");
     }
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["echo"]}"#,
+        r#"[["2.0",1,"tools/call",{"name":"echo"}]]"#,
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"echo\",\"arguments\":{\"\":null}",
+    ] {
+        assert_eq!(request(&gateway, body).send().await.expect("an answer").status(), 400, "{body}");
+    }
+    let hidden = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    let lie = request(&gateway, hidden).header("mcp-protocol-version", "2025-11-25").header("mcp-name", "other");
+    assert_eq!(lie.send().await.expect("an answer").status(), 400, "a legacy header does not excuse a modern body");
     let twice = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","name":"other"}}"#;
     assert_eq!(request(&gateway, twice).send().await.expect("an answer").status(), 400);
     let session = request(&gateway, call).header("mcp-session-id", "made-up").send().await.expect("an answer");
     assert_eq!(session.status(), 404);
     assert_eq!(stub.posts(), before, "nothing refused reaches a backend");
+    stub.act(Act::Status(401));
+    assert_eq!(request(&gateway, call).send().await.expect("an answer").status(), 502, "the credential it refuses is ours");
+    stub.act(Act::Status(307));
+    assert_eq!(request(&gateway, call).send().await.expect("an answer").status(), 502);
     stub.act(Act::Status(503));
     assert_eq!(request(&gateway, call).send().await.expect("an answer").status(), 503, "a backend's own status passes");
 }
@@ -83,6 +99,17 @@ async fn a_client_that_leaves_a_call_takes_it_along() {
     eventually("the call hangs", async || (stub.waiting() == 1).then_some(())).await;
     asking.abort();
     eventually("the upstream call is dropped", async || (stub.waiting() == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_drips_is_given_its_time_and_no_more() {
+    let stub = Stub::start().await;
+    let gateway = Gateway::with(&stub.backend("one", ", health_check: /health, timeout: 500ms")).await;
+    stub.act(Act::Stall);
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo"}}"#;
+    let answer = request(&gateway, call).send().await.expect("an answer");
+    assert_eq!(answer.status(), 504);
+    eventually("it is not waited for any longer", async || (stub.waiting() == 0).then_some(())).await;
 }
 
 /// Opens a legacy session; returns the answer's status and the session id the client sees.

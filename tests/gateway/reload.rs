@@ -78,6 +78,30 @@ async fn a_broken_file_leaves_the_old_configuration_serving() {
     gateway.process.says("the last good one goes on serving").await;
 }
 
+#[tokio::test]
+async fn no_reload_opens_the_admin_listener() {
+    let stub = Stub::start().await;
+    let with = |admin: &str| format!("{}{admin}backends:\n{}", server(""), stub.backend("one", ""));
+    let gateway = Gateway::start(&with("  admin_token: the-token\n")).await;
+    let reload = http().post(format!("{}/admin/reload", gateway.admin)).bearer_auth("the-token");
+    // The new address needs no token, but the old socket is the one that stays.
+    std::fs::write(gateway.config_path(), with("").replace("admin: 127.0.0.1:0", "admin: 127.0.0.1:9")).expect("writable");
+    assert_eq!(reload.send().await.expect("an answer").status(), 200);
+    assert_eq!(http().get(format!("{}/admin/config", gateway.admin)).send().await.expect("an answer").status(), 401);
+}
+
+#[tokio::test]
+async fn secrets_in_a_broken_url_are_not_repeated() {
+    let stub = Stub::start().await;
+    let gateway = Gateway::start(&yaml(&[&stub], 1)).await;
+    for url in ["http://user:HUSH@127.0.0.1:99999", "htp://user:HUSH@x", "http://x/?token=HUSH", "http://user:HUSH@x"] {
+        std::fs::write(gateway.config_path(), format!("backends: [{{ name: a, url: \"{url}\" }}]\n")).expect("writable");
+        let told = http().post(format!("{}/admin/reload", gateway.admin)).send().await.expect("an answer").text().await.expect("text");
+        assert!(told.contains("problems") && !told.contains("HUSH"), "{url}: {told}");
+    }
+    assert!(!gateway.process.output().join("\n").contains("HUSH"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_and_a_changed_file_reload() {
     let stub = Stub::start().await;

@@ -59,6 +59,7 @@ async fn what_the_caller_got_wrong_is_named_and_never_sent() {
     for (body, status, code) in [
         (json!({}), 400, "invalid_request"),
         (json!([]), 400, "invalid_request"),
+        (json!({ "method": "ping", "params": ["positional"] }), 400, "invalid_request"),
         (json!({ "method": "call_tool" }), 400, "invalid_params"),
         (json!({ "method": "no_such" }), 404, "unknown_method"),
         (json!({ "method": "read_resource", "params": {} }), 400, "invalid_params"),
@@ -88,8 +89,14 @@ async fn a_backends_failure_has_its_status_and_is_never_repeated() {
     for (act, status, code) in [
         (Act::Status(500), 502, "backend_failed"),
         (Act::Status(401), 502, "backend_refused"),
+        (
+            Act::Body(400, json!({ "jsonrpc": "2.0", "error": { "code": -32602, "message": "bad session argument" } })),
+            400,
+            "invalid_params",
+        ),
         (Act::Hangup, 502, "backend_failed"),
         (Act::Hang, 504, "backend_timeout"),
+        (Act::Stall, 504, "backend_timeout"),
         (Act::Say("error", json!({ "code": -32602, "message": "bad argument" })), 400, "invalid_params"),
         (Act::Say("error", json!({ "code": -32601, "message": "no" })), 404, "unknown_method"),
         (Act::Say("error", json!({ "code": 7, "message": "own" })), 502, "server_error"),
@@ -144,6 +151,19 @@ async fn a_client_that_leaves_is_not_worked_for() {
     crate::support::eventually("the call hangs", async || (stub.waiting() == 1).then_some(())).await;
     asking.abort();
     crate::support::eventually("the upstream request is dropped", async || (stub.waiting() == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_large_object_is_read_in_reasonable_time_and_arrays_are_no_requests() {
+    let (stub, gateway) = stubbed().await;
+    let members: Vec<String> = (0..200_000).map(|i| format!("\"m{i}\":1")).collect();
+    let body = format!(r#"{{"method":"ping","params":{{{}}}}}"#, members.join(","));
+    let sent = http().post(gateway.at("/api/mcp/stub")).header("content-type", "application/json").body(body);
+    let answered = tokio::time::timeout(std::time::Duration::from_secs(20), sent.send()).await.expect("in time");
+    assert_eq!(answered.expect("an answer").status(), 404, "the stub knows no ping");
+    let before = stub.calls();
+    let (_, answers) = gateway.rest("stub", json!([["call_tool", { "tool_name": "echo" }]])).await;
+    assert_eq!((answers[0]["code"].as_str(), stub.calls()), (Some("invalid_request"), before));
 }
 
 #[tokio::test]

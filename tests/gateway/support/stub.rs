@@ -24,6 +24,10 @@ pub enum Act {
     Hang,
     /// This status without a body.
     Status(u16),
+    /// This status with a JSON body, as it stands.
+    Body(u16, Value),
+    /// Half of an answer, then silence.
+    Stall,
 }
 
 /// A running stub; it stops when dropped.
@@ -162,6 +166,18 @@ async fn perform(act: Act, shared: &Arc<Shared>, id: &Value, arguments: &Value) 
         Act::Hang => {
             let _waiting = Waiting::new(shared);
             std::future::pending().await
+        }
+        Act::Body(status, value) => {
+            (StatusCode::from_u16(status).expect("a status"), [("content-type", "application/json")], value.to_string()).into_response()
+        }
+        Act::Stall => {
+            let waiting = Waiting::new(shared);
+            let body = futures::stream::unfold((0, waiting), |(sent, waiting)| async move {
+                // One byte at a time, each well within any timeout for a single read.
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), (sent + 1, waiting)))
+            });
+            ([("content-type", "application/json"), ("content-length", "5000")], Body::from_stream(body)).into_response()
         }
         // An error in a body whose length was announced makes the server cut the connection.
         Act::Hangup => {
