@@ -1,7 +1,7 @@
 //! The secret that seals session ids: configured, or generated once and kept in the state directory.
 
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -27,6 +27,7 @@ pub fn obtain(server: &Server) -> Vec<u8> {
 
 fn keep(dir: &Path) -> std::io::Result<Vec<u8>> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    ours_alone(dir)?;
     let path = dir.join("session_secret");
     match std::fs::read(&path) {
         Ok(secret) if secret.len() >= 16 => return Ok(secret),
@@ -45,6 +46,15 @@ fn keep(dir: &Path) -> std::io::Result<Vec<u8>> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => std::fs::read(&path),
         Err(error) => Err(error),
     }
+}
+
+/// A directory that somebody else made, or may write to or read from, is no place for a secret.
+fn ours_alone(dir: &Path) -> std::io::Result<()> {
+    let (found, us) = (std::fs::symlink_metadata(dir)?, std::fs::metadata("/proc/self")?);
+    if !found.is_dir() || found.uid() != us.uid() || found.mode() & 0o077 != 0 {
+        return Err(std::io::Error::other("not a directory of our own with mode 0700"));
+    }
+    Ok(())
 }
 
 fn generate() -> Vec<u8> {
@@ -67,5 +77,11 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&state), mode(&state.join("session_secret"))), (0o700, 0o600));
         assert!(keep(Path::new("/dev/null/state")).is_err());
+        let open = dir.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(keep(&open).is_err(), "others may look into it");
+        std::os::unix::fs::symlink(&state, dir.path().join("link")).unwrap();
+        assert!(keep(&dir.path().join("link")).is_err(), "a link may have been laid by others");
     }
 }
