@@ -109,14 +109,15 @@ impl Outgoing {
 
 /// A pooled HTTP client. Its connections live on the runtimes that opened them, so it must not be used by a service that
 /// outlives another (the proxy and h2c services, which share one, end together).
+#[derive(Clone)]
 pub struct Client {
-    transport: TransportConnector,
+    transport: Arc<TransportConnector>,
 }
 
 impl Client {
     /// `pool` bounds the idle connections kept, over all backends.
     pub fn new(pool: usize) -> Self {
-        Self { transport: TransportConnector::new(Some(ConnectorOptions::new(pool))) }
+        Self { transport: Arc::new(TransportConnector::new(Some(ConnectorOptions::new(pool)))) }
     }
 
     /// Sends a request whole and waits up to `wait` for the answer's header. 1xx answers are skipped.

@@ -169,14 +169,15 @@ async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
             tokio::select! {
                 biased;
                 Some(notice) = notices.recv() => bytes += write_notice(client, &notice).await?,
-                answer = &mut run => break answer,
-                () = &mut closes => break Err(closing()),
-                () = relay::departure(client) => {
-                    abandoned(state, ctx, plan, request);
-                    return Err(left());
-                }
+                answer = &mut run => break Some(answer),
+                () = &mut closes => break Some(Err(closing())),
+                () = relay::departure(client) => break None,
             }
         }
+    };
+    let Some(answer) = answer else {
+        abandoned(state, ctx, plan, request);
+        return Err(left());
     };
     while let Ok(notice) = notices.try_recv() {
         bytes += write_notice(client, &notice).await?;
@@ -206,16 +207,23 @@ async fn write_notice(client: &mut ServerSession, notice: &Bytes) -> Result<usiz
 }
 
 fn record(state: &State, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>, answer: &Verdict<Done>) {
-    ctx.told.outcome = Some(count(state, ctx, plan, request, answer));
+    let outcome = count(state, ctx, plan, request, answer);
+    note(ctx, request, outcome);
+}
+
+/// Counts a call whose caller left.
+fn abandoned(state: &State, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) {
+    plan.pool.meter(&state.shared.metrics, &request.call()).count(Outcome::Abandoned, ctx.arrival.started.elapsed(), 0);
+    note(ctx, request, Outcome::Abandoned);
+}
+
+/// Notes for the access record what was asked and how it ended.
+fn note(ctx: &mut Ctx, request: &Request<'_>, outcome: Outcome) {
+    ctx.told.outcome = Some(outcome);
     if log::log_enabled!(target: "access", log::Level::Info) {
         ctx.told.method = Some(request.method.mcp.to_owned());
         ctx.told.name = request.name().map(str::to_owned);
     }
-}
-
-/// Counts a call whose caller left.
-fn abandoned(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Request<'_>) {
-    plan.pool.meter(&state.shared.metrics, &request.call()).count(Outcome::Abandoned, ctx.arrival.started.elapsed(), 0);
 }
 
 fn count(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Request<'_>, answer: &Verdict<Done>) -> Outcome {

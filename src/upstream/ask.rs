@@ -15,6 +15,7 @@ use prometheus::IntGauge;
 use tokio::sync::mpsc;
 
 use super::backend::Backend;
+use super::cancel::Unanswered;
 use super::facts::Speaks;
 use super::session_pool::{Session, Slot};
 use crate::call::Era;
@@ -210,9 +211,13 @@ impl Exchange<'_, '_> {
         let era = if manner.session().is_some() { Era::Legacy } else { Era::Modern };
         let body = (self.question.encode)(era, id);
         let _working = Working::on(self.backend);
-        let incoming = self.post(body.into(), manner, self.remaining()).await?;
-        let body = self.answer(incoming, id, manner).await?;
-        Ok(Reply { id, body })
+        let unanswered = Unanswered::of(self, id, manner);
+        let exchanged = async { self.answer(self.post(body.into(), manner, self.remaining()).await?, id, manner).await };
+        let result = exchanged.await;
+        if !matches!(result, Err(Trouble::Failure(Failure::TimedOut))) {
+            unanswered.settle();
+        }
+        result.map(|body| Reply { id, body })
     }
 
     pub(super) fn remaining(&self) -> Duration {

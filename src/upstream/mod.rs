@@ -2,12 +2,14 @@
 //! `tend` is the background loop that keeps one backend's addresses, health and facts fresh.
 //!
 //! Reading order: `backend` (one instance), `pool` (who serves what), `balance` (whose turn), `ask` and `answer` (one
-//! JSON-RPC request to one backend), `session_pool` (our legacy sessions), `catalog` (learning), `health`, `peer`, `facts`.
+//! JSON-RPC request to one backend), `cancel` (a request nobody waits for), `session_pool` (our
+//! legacy sessions), `catalog` (learning), `health`, `peer`, `facts`.
 
 mod answer;
 pub mod ask;
 pub mod backend;
 pub mod balance;
+mod cancel;
 pub mod catalog;
 pub mod facts;
 pub mod health;

@@ -152,3 +152,21 @@ async fn progress_and_logs_are_streamed_before_the_envelope() {
         assert_eq!(serde_json::from_str::<Value>(last).expect("an envelope")["backend"], "one");
     }
 }
+
+/// In the legacy era a disconnect is no cancellation, so the gateway says it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_leaves_or_waits_too_long_cancels_the_tool_on_a_legacy_server() {
+    let server = Server::python_sdk(&[]).await;
+    let gateway = gateway(&server, ", era: legacy, timeout: 2s").await;
+    let cancelled = async || gateway.call("real", "cancelled", json!({})).await["structuredContent"]["count"].as_u64();
+    let slow = |ms: u32| json!({ "method": "call_tool", "params": { "tool_name": "slow", "arguments": { "ms": ms } } });
+    let sent = http().post(gateway.at("/api/mcp/real")).json(&slow(60_000)).send();
+    let asking = tokio::spawn(sent);
+    let under_way = async || (gateway.metric("backend_in_flight{backend=\"one\"}").await >= 1).then_some(());
+    crate::support::eventually("the call is under way", under_way).await;
+    asking.abort();
+    crate::support::eventually("the tool is cancelled", async || (cancelled().await == Some(1)).then_some(())).await;
+    let (status, _) = gateway.rest("real", slow(60_000)).await;
+    assert_eq!(status, 504);
+    crate::support::eventually("the second is cancelled too", async || (cancelled().await == Some(2)).then_some(())).await;
+}
