@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 
 use super::admit::{ANONYMOUS, Native};
 use super::ctx::Ctx;
-use super::reply;
+use super::record::outcome_of;
+use super::reply::{self, left};
 use crate::egress::{Failure, Incoming};
 use crate::exchange::native::{self, Open};
 use crate::exchange::relay::{self, End, Patience};
@@ -31,7 +32,7 @@ const JUDGED: usize = 8 << 10;
 pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Result<Verdict<()>> {
     let (outcome, served) = match open(state, client, ctx, plan).await {
         Some(Ok(opened)) => answer(state, client, ctx, plan, opened).await,
-        Some(Err(reject)) => (refusal(&reject), Ok(Err(reject))),
+        Some(Err(reject)) => (outcome_of(&reject), Ok(Err(reject))),
         None => (Outcome::Abandoned, Err(left())),
     };
     record(state, ctx, plan, outcome);
@@ -50,7 +51,7 @@ async fn answer(
     let status = opened.incoming.status();
     let head = match head(state, client, ctx, plan, &opened) {
         Ok(head) => head,
-        Err(reject) => return (refusal(&reject), Ok(Err(reject))),
+        Err(reject) => return (outcome_of(&reject), Ok(Err(reject))),
     };
     let is_short = opened.incoming.announced().is_some_and(|length| length <= JUDGED) && !opened.incoming.is_event_stream();
     if !is_short {
@@ -78,11 +79,6 @@ async fn answer(
 async fn write(client: &mut ServerSession, head: ResponseHeader, body: Bytes) -> Result<()> {
     client.write_response_header(Box::new(head)).await?;
     client.write_response_body(body, true).await
-}
-
-#[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
-fn left() -> Box<Error> {
-    Error::explain(ErrorType::ConnectionClosed, "the client left before the end").into_down()
 }
 
 /// The header for the client, the session id sealed.
@@ -200,13 +196,6 @@ fn judge(status: http::StatusCode, answer: &[u8]) -> Outcome {
         Ok(Glance { result: Some(ResultGlance { is_error: true }), .. }) => Outcome::ToolError,
         _ if status.is_client_error() => Outcome::ServerError,
         _ => Outcome::Ok,
-    }
-}
-
-fn refusal(reject: &Reject) -> Outcome {
-    match reject.code.status() {
-        500..=599 => Outcome::Failed,
-        _ => Outcome::Refused,
     }
 }
 

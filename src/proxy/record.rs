@@ -5,7 +5,8 @@ use pingora::protocols::http::ServerSession;
 use serde::Serialize;
 
 use super::ctx::Ctx;
-use crate::reject::clip;
+use crate::observe::metrics::Outcome;
+use crate::reject::{Reject, clip};
 use crate::snapshot::State;
 
 /// One line of the access log.
@@ -54,12 +55,21 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
             method: ctx.told.method.as_deref().map(clip),
             name: ctx.told.name.as_deref().map(clip),
             backend: ctx.told.backend.as_deref(),
-            outcome: ctx.told.outcome.map(crate::observe::metrics::Outcome::name),
+            outcome: ctx.told.outcome.map(Outcome::name),
             code: ctx.told.code,
             bytes: ctx.told.bytes,
             error: error.map(ToString::to_string),
         };
         log::info!(target: "access", "{}", serde_json::to_string(&access).unwrap_or_default());
+    }
+}
+
+/// How a call ended that was refused, by us, by its server or for its backend's sake.
+pub fn outcome_of(reject: &Reject) -> Outcome {
+    match reject.code.status() {
+        _ if reject.rpc_error.is_some() => Outcome::ServerError,
+        500..=599 => Outcome::Failed,
+        _ => Outcome::Refused,
     }
 }
 

@@ -7,7 +7,7 @@ use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
-use pingora::{ErrorType, OrErr as _, Result};
+use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::ctx::{Ctx, Dialect};
 use crate::egress::Incoming;
@@ -43,6 +43,11 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
         client.write_response_body(rest.split_to(PIECE), false).await?;
     }
     client.write_response_body(rest, true).await
+}
+
+/// The end of a request whose client went away: nobody is left to be answered.
+pub fn left() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "the client left before the end").into_down()
 }
 
 /// Writes a refusal in the caller's dialect. `body` is what was read of the request, for the caller's id.

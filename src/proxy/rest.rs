@@ -8,13 +8,14 @@ use bytes::Bytes;
 use futures::stream;
 use futures::{FutureExt as _, StreamExt as _};
 use http::header;
+use pingora::Result;
 use pingora::protocols::http::ServerSession;
-use pingora::{Error, ErrorType, Result};
 use tokio::sync::mpsc;
 
 use super::admit::Rest;
 use super::ctx::Ctx;
-use super::reply;
+use super::record::outcome_of;
+use super::reply::{self, left};
 use crate::exchange::call::{Call, Done};
 use crate::exchange::relay;
 use crate::mcp::message::Response;
@@ -81,11 +82,6 @@ async fn attended<T>(state: &State, client: &mut ServerSession, work: Pin<&mut i
 fn closing() -> Reject {
     Reject::new(Code::Draining, "this gateway stopped before the answer; the request may have been executed")
         .retry_after(Duration::from_secs(1))
-}
-
-#[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
-fn left() -> Box<Error> {
-    Error::explain(ErrorType::ConnectionClosed, "the client left before the answer").into_down()
 }
 
 fn call<'c>(
@@ -233,12 +229,4 @@ fn count(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Request<'_>, answe
     };
     plan.pool.meter(&state.shared.metrics, &request.call()).count(outcome, ctx.arrival.started.elapsed(), bytes);
     outcome
-}
-
-fn outcome_of(reject: &Reject) -> Outcome {
-    match reject.code.status() {
-        _ if reject.rpc_error.is_some() => Outcome::ServerError,
-        500..=599 => Outcome::Failed,
-        _ => Outcome::Refused,
-    }
 }

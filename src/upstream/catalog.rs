@@ -1,5 +1,6 @@
-//! Learning what a backend is: its protocol and era, its servers and their tools. Runs in the background only; requests
-//! read the last facts. What cannot be learned now leaves the old facts in force.
+//! Learning what a backend is: its protocol and era, its servers and their tools. Runs in the background; requests
+//! read the last facts, and ask for new ones only where a server says that the old ones mislead (`Mcp-Param-*`). What
+//! cannot be learned now leaves the old facts in force.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

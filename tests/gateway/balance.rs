@@ -28,10 +28,7 @@ async fn load(gateway: &Gateway, count: usize) -> usize {
 async fn weights_come_out_exactly() {
     let (heavy, light) = (Stub::start().await, Stub::start().await);
     let gateway = Gateway::with(&format!("{}{}", heavy.backend("heavy", ", weight: 3"), light.backend("light", ""))).await;
-    eventually("both are healthy", async || {
-        (gateway.metric("backend_up{backend=\"light\"}").await + gateway.metric("backend_up{backend=\"heavy\"}").await == 2).then_some(())
-    })
-    .await;
+    both_up(&gateway, "light", "heavy").await;
     assert_eq!(load(&gateway, 10_000).await, 0);
     let (heavy, light) = (heavy.calls(), light.calls());
     assert_eq!(heavy + light, 10_000);
@@ -46,7 +43,7 @@ async fn a_killed_backend_costs_only_what_it_was_already_given() {
     };
     let yaml = format!("{}backends:\n{}{}", server(""), entry("dies", &dies), entry("lives", &lives));
     let gateway = Gateway::start(&yaml).await;
-    eventually("both are healthy", async || (up(&gateway, "dies").await + up(&gateway, "lives").await == 2).then_some(())).await;
+    both_up(&gateway, "dies", "lives").await;
     assert_eq!(load(&gateway, 100).await, 0);
     let (url, stop) = (gateway.at("/api/mcp/stub"), std::sync::atomic::AtomicBool::new(false));
     let failed = std::sync::atomic::AtomicUsize::new(0);
@@ -72,6 +69,10 @@ async fn a_killed_backend_costs_only_what_it_was_already_given() {
     assert_eq!((&health["status"], &health["backends"]["healthy"]), (&json!("degraded"), &json!(1)));
 }
 
+async fn both_up(gateway: &Gateway, one: &str, other: &str) {
+    eventually("both are healthy", async || (up(gateway, one).await + up(gateway, other).await == 2).then_some(())).await;
+}
+
 async fn up(gateway: &Gateway, backend: &str) -> u64 {
     gateway.metric(&format!("backend_up{{backend=\"{backend}\"}}")).await
 }
@@ -82,7 +83,7 @@ async fn an_unhealthy_backend_gets_nothing_and_none_left_is_503() {
     let gateway = Gateway::with(&stub.backend("one", ", health_check: {path: /health, interval: 50ms}")).await;
     assert_eq!(gateway.rest("stub", call()).await.0, 200);
     stub.sicken();
-    eventually("it counts as unhealthy", async || (gateway.metric("backend_up{backend=\"one\"}").await == 0).then_some(())).await;
+    eventually("it counts as unhealthy", async || (up(&gateway, "one").await == 0).then_some(())).await;
     let before = stub.posts();
     let response = http().post(gateway.at("/api/mcp/stub")).json(&call()).send().await.expect("an answer");
     assert_eq!((response.status().as_u16(), response.headers().contains_key("retry-after")), (503, true));
@@ -95,10 +96,7 @@ async fn an_unhealthy_backend_gets_nothing_and_none_left_is_503() {
 async fn a_call_that_was_sent_is_not_repeated_elsewhere() {
     let (one, two) = (Stub::start().await, Stub::start().await);
     let gateway = Gateway::with(&format!("{}{}", one.backend("one", ", timeout: 300ms"), two.backend("two", ", timeout: 300ms"))).await;
-    eventually("both are healthy", async || {
-        (gateway.metric("backend_up{backend=\"one\"}").await + gateway.metric("backend_up{backend=\"two\"}").await == 2).then_some(())
-    })
-    .await;
+    both_up(&gateway, "one", "two").await;
     for act in [Act::Hang, Act::Hangup] {
         one.act(act.clone());
         two.act(act);

@@ -82,7 +82,7 @@ async fn a_question_to_the_user_is_declined_or_refused_not_awaited() {
     let legacy = Server::ts_legacy().await;
     let (status, answer) =
         gateway(&legacy, "").await.rest("real", json!({ "method": "call_tool", "params": { "tool_name": "ask" } })).await;
-    assert!(status == 200 || status == 502, "{status} {answer}");
+    assert_eq!((status, &answer["isError"]), (200, &json!(true)), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,4 +169,38 @@ async fn a_caller_who_leaves_or_waits_too_long_cancels_the_tool_on_a_legacy_serv
     let (status, _) = gateway.rest("real", slow(60_000)).await;
     assert_eq!(status, 504);
     crate::support::eventually("the second is cancelled too", async || (cancelled().await == Some(2)).then_some(())).await;
+}
+
+/// The stream of a call breaks, the server cannot be asked to resume it, and another one could serve the call: it may
+/// have been executed, so nobody else is given it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_server_dies_in_the_middle_goes_to_no_other() {
+    let (one, two) = (Server::ts_legacy().await, Server::ts_legacy().await);
+    let entry = |name: &str, server: &Server| {
+        format!("  - {{ name: {name}, url: \"{}\", capabilities: [real], health_check: {{mcp: true, interval: 10m}} }}\n", server.url)
+    };
+    let gateway = Gateway::with(&format!("{}{}", entry("one", &one), entry("two", &two))).await;
+    gateway.knows("real").await;
+    let url = gateway.at("/api/mcp/real");
+    let slow = json!({ "method": "call_tool", "params": { "tool_name": "slow", "arguments": { "ms": 30_000 } } });
+    let asking = tokio::spawn(async move { http().post(url).json(&slow).send().await.expect("an answer").status().as_u16() });
+    let working = async || {
+        for name in ["one", "two"] {
+            // In flight and its header answered: the call is on its stream.
+            let series = |family: &str, more: &str| format!("{family}{{backend=\"{name}\"{more}}}");
+            let flying = gateway.metric(&series("backend_in_flight", "")).await;
+            if flying == 1 && gateway.metric(&series("backend_requests_total", ",status=\"2xx\"")).await > 0 {
+                return Some(name);
+            }
+        }
+        None
+    };
+    let name = crate::support::eventually("the call is on its stream", working).await;
+    let (mut dies, _lives) = if name == "one" { (one, two) } else { (two, one) };
+    let total = async |backend: &str| gateway.metric(&format!("backend_requests_total{{backend=\"{backend}\",status=\"2xx\"}}")).await;
+    let other = if name == "one" { "two" } else { "one" };
+    let before = total(other).await;
+    dies.process.kill().await;
+    assert_eq!(asking.await.expect("no panic"), 502);
+    assert_eq!(total(other).await, before, "the other server was given the call");
 }
