@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
 /// The generation of the protocol a message belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Era {
@@ -20,6 +22,19 @@ impl Era {
     }
 }
 
+/// What kind of thing a request is about; permissions are given for these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The protocol itself: handshake, ping, subscriptions, notifications.
+    Protocol,
+    Tool,
+    Prompt,
+    Resource,
+    Task,
+    /// A method we do not know.
+    Unknown,
+}
+
 /// One request to one MCP server, borrowed from the body it was read from.
 #[derive(Debug, Clone)]
 pub struct Call<'b> {
@@ -27,4 +42,11 @@ pub struct Call<'b> {
     pub method: Cow<'b, str>,
     /// The tool, prompt, resource URI or task it names.
     pub name: Option<Cow<'b, str>>,
+    pub kind: Kind,
+    /// Whether the method acts on something by name, so that a missing name is no request for a list.
+    pub is_named: bool,
+    /// The arguments of a tool call or prompt, as they were written.
+    pub arguments: Option<&'b RawValue>,
+    /// Resources a subscription asks about besides.
+    pub also: Vec<Cow<'b, str>>,
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 
 /// Status, headers and body of an answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Page {
     pub status: u16,
     pub content_type: Cow<'static, str>,

@@ -51,6 +51,12 @@ codes! {
     HeaderMismatch = "header_mismatch", 400, -32020, "Bad Request";
     /// A credential is missing or wrong.
     Unauthorized = "unauthorized", 401, -31401, "Unauthorized";
+    /// None of the caller's roles permits it.
+    Forbidden = "forbidden", 403, -31403, "Forbidden";
+    /// The token's scopes do not permit it; `WWW-Authenticate` names those that do (RFC 6750 §3.1).
+    InsufficientScope = "insufficient_scope", 403, -31403, "Forbidden";
+    /// The client's address is in `access.deny`, or not in `access.allow`.
+    AddressForbidden = "address_forbidden", 403, -31403, "Forbidden";
     /// The browser's Origin is neither ours nor listed in `access.origins`.
     OriginForbidden = "origin_forbidden", 403, -31403, "Forbidden";
     /// A request over loopback carries a Host that is neither loopback nor listed in `access.hosts` (DNS rebinding).
@@ -67,6 +73,8 @@ codes! {
     UnknownSession = "unknown_session", 404, -31404, "Not Found";
     /// The path exists, but not for this HTTP method.
     MethodNotAllowed = "method_not_allowed", 405, -31405, "Method Not Allowed";
+    /// What is to be made exists already.
+    Conflict = "conflict", 409, -31409, "Conflict";
     /// The request body did not arrive in time.
     RequestTimeout = "request_timeout", 408, -31408, "Request Timeout";
     /// The body is larger than `server.limits.body`.
@@ -87,6 +95,10 @@ codes! {
     BackendRefused = "backend_refused", 502, -31502, "Bad Gateway";
     /// No backend of this server is healthy and reachable; nothing was sent.
     NoHealthyBackend = "no_healthy_backend", 503, -31503, "Service Unavailable";
+    /// The credential cannot be judged: the identity provider or authenticator cannot be asked.
+    AuthUnavailable = "auth_unavailable", 503, -31503, "Service Unavailable";
+    /// The store that replicas share cannot be written.
+    StoreUnavailable = "store_unavailable", 503, -31503, "Service Unavailable";
     /// This process is about to stop and takes no new requests.
     Draining = "draining", 503, -31503, "Service Unavailable";
     /// The backend did not answer within its `timeout`; it may have executed the request.
@@ -101,6 +113,8 @@ pub struct Reject {
     pub detail: Cow<'static, str>,
     /// Sent as `Retry-After`, in whole seconds.
     pub retry_after: Option<Duration>,
+    /// Sent as `WWW-Authenticate` (RFC 9110 §11.6.1).
+    pub challenge: Option<Box<str>>,
     /// Sent as `Allow`: the methods a path answers (RFC 9110 §15.5.6).
     pub allow: Option<&'static str>,
     /// The server's own JSON-RPC error, passed on whole.
@@ -111,7 +125,7 @@ pub struct Reject {
 
 impl Reject {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None, allow: None, rpc_error: None, cause: None }
+        Self { code, detail: detail.into(), retry_after: None, challenge: None, allow: None, rpc_error: None, cause: None }
     }
 
     /// Attaches the private cause.
@@ -124,6 +138,13 @@ impl Reject {
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// Attaches how to authenticate.
+    #[must_use]
+    pub fn challenge(mut self, challenge: String) -> Self {
+        self.challenge = Some(challenge.into());
         self
     }
 

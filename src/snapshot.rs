@@ -9,8 +9,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::access::Access;
+use crate::auth::Auth;
+use crate::auth::permit::Permits;
 use crate::config::Config;
 use crate::egress::Client;
+use crate::extend::Extensions;
 use crate::mcp::session::Sealer;
 use crate::observe::metrics::Metrics;
 use crate::upstream::Upstream;
@@ -26,6 +29,8 @@ pub struct Snapshot {
     pub revision: u64,
     pub config: Arc<Config>,
     pub access: Access,
+    pub auth: Arc<Auth>,
+    pub permits: Permits,
     pub upstream: Arc<Upstream>,
 }
 
@@ -40,6 +45,8 @@ pub struct Shared {
     pub life: Life,
     /// Asks the background service to reload.
     pub reload: mpsc::Sender<Reload>,
+    /// What the binary adds.
+    pub extensions: Extensions,
 }
 
 /// A wish to reload, and where to tell how it went.
@@ -57,7 +64,7 @@ pub struct State {
 impl State {
     /// # Errors
     /// What in the configuration cannot be used.
-    pub fn new(config: Config, secret: &[u8], reload: mpsc::Sender<Reload>) -> Result<Self, String> {
+    pub fn new(config: Config, secret: &[u8], reload: mpsc::Sender<Reload>, extensions: Extensions) -> Result<Self, String> {
         let shared = Shared {
             metrics: Metrics::new(),
             client: Client::new(IDLE_PER_WORKER * config.server.workers),
@@ -65,10 +72,17 @@ impl State {
             sealer: Sealer::new(secret),
             life: Life::default(),
             reload,
+            extensions,
         };
         let upstream = Upstream::build(&config, None, &shared.metrics, &shared.probes)?;
-        let snapshot =
-            Snapshot { revision: 1, access: Access::new(&config.access), config: Arc::new(config), upstream: Arc::new(upstream) };
+        let snapshot = Snapshot {
+            revision: 1,
+            access: Access::new(&config),
+            auth: Arc::new(Auth::build(&config, None, &shared.extensions)?),
+            permits: Permits::new(&config.roles, config.auth.as_ref()),
+            config: Arc::new(config),
+            upstream: Arc::new(upstream),
+        };
         shared.metrics.last_reload.set(jiff::Timestamp::now().as_second());
         Ok(Self { shared, snapshot: ArcSwap::from_pointee(snapshot) })
     }
@@ -85,10 +99,18 @@ impl State {
     pub async fn publish(&self, config: Config) -> Result<u64, String> {
         let old = self.snapshot();
         let upstream = Upstream::build(&config, Some(&old.upstream), &self.shared.metrics, &self.shared.probes)?;
+        // Unchanged, it keeps what it remembers of tokens.
+        let auth = if old.auth.is_of(&config, &old.config) {
+            Arc::clone(&old.auth)
+        } else {
+            Arc::new(Auth::build(&config, Some(&old.auth), &self.shared.extensions)?)
+        };
         upstream.acquaint(&self.shared.probes, ACQUAINT).await;
         let snapshot = Snapshot {
             revision: old.revision + 1,
-            access: Access::new(&config.access),
+            access: Access::new(&config),
+            auth,
+            permits: Permits::new(&config.roles, config.auth.as_ref()),
             config: Arc::new(config),
             upstream: Arc::new(upstream),
         };

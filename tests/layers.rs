@@ -9,8 +9,8 @@ const LAYERS: &[&[&str]] = &[
     &["proxy", "sidecar"],
     &["exchange"],
     &["snapshot"],
-    &["access", "route", "upstream"],
-    &["call", "reject", "page", "config", "egress", "observe", "mcp"],
+    &["access", "auth", "route", "upstream"],
+    &["call", "principal", "reject", "page", "schema", "config", "egress", "store", "extend", "observe", "mcp"],
 ];
 const POLICIES: usize = 4;
 /// What `mcp` may use: it is sans-I/O.

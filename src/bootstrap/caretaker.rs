@@ -2,7 +2,8 @@
 //! builds everything first and publishes only what is whole; a fault leaves the last good configuration serving and
 //! says why.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -14,7 +15,9 @@ use tokio::task::AbortHandle;
 
 use super::tls::Certificates;
 use super::watch::Watch;
-use crate::config::{Config, Source};
+use crate::auth::Auth;
+use crate::config::{Config, Source, Tls};
+use crate::egress::Client;
 use crate::snapshot::{Reload, State};
 use crate::upstream;
 use crate::upstream::backend::Backend;
@@ -104,6 +107,11 @@ impl Caretaker {
     }
 }
 
+/// What of the TLS listener is fixed at the start.
+fn tls_files(tls: &Tls) -> (&PathBuf, &PathBuf, Option<&PathBuf>, bool) {
+    (&tls.cert, &tls.key, tls.client_ca.as_ref(), tls.client_required)
+}
+
 /// Takes what cannot change while running from the old configuration; says what that concerns.
 fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
     let (was, is) = (&old.server, &mut new.server);
@@ -115,7 +123,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
         (was, is) => was.is_some() != is.is_some(),
     };
     let tls = optional(was.tls.as_ref().map(|tls| tls.listen), is.tls.as_ref().map(|tls| tls.listen))
-        || was.tls.as_ref().map(|tls| (&tls.cert, &tls.key)) != is.tls.as_ref().map(|tls| (&tls.cert, &tls.key));
+        || was.tls.as_ref().map(tls_files) != is.tls.as_ref().map(tls_files);
     let admin = optional(was.admin, is.admin);
     let checks = [
         ("server.listen", listen(was.listen, is.listen)),
@@ -147,6 +155,36 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
 #[derive(Default)]
 struct Tending {
     tasks: HashMap<usize, AbortHandle>,
+    keys: KeyTending,
+}
+
+/// The loops that look after keys: the key sets of issuers, and the managed keys.
+#[derive(Default)]
+struct KeyTending {
+    tasks: HashMap<usize, AbortHandle>,
+}
+
+impl KeyTending {
+    fn follow(&mut self, auth: &Auth, probes: &Arc<Client>) {
+        let mut current = HashSet::new();
+        for set in auth.key_sets() {
+            let key = Arc::as_ptr(&set).addr();
+            current.insert(key);
+            self.tasks.entry(key).or_insert_with(|| tokio::spawn(set.tend(Arc::clone(probes))).abort_handle());
+        }
+        if let Some(managed) = auth.managed() {
+            let key = Arc::as_ptr(managed).addr();
+            current.insert(key);
+            self.tasks.entry(key).or_insert_with(|| tokio::spawn(Arc::clone(managed).tend()).abort_handle());
+        }
+        self.tasks.retain(|known, task| {
+            let keep = current.contains(known);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+    }
 }
 
 impl Tending {
@@ -162,6 +200,7 @@ impl Tending {
             }
             keep
         });
+        self.keys.follow(&snapshot.auth, &state.shared.probes);
         for backend in &snapshot.upstream.backends {
             self.tasks.entry(key(backend)).or_insert_with(|| {
                 let changed = {

@@ -5,8 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::auth::{api_key, keys};
 use crate::config::{Config, Problem, Source};
+use crate::extend::Extensions;
 use crate::{demo, sidecar};
+
+/// Characters below which a key could be guessed.
+const SHORTEST_KEY: usize = 20;
 
 /// One entry point in front of a company's MCP servers.
 #[derive(Parser)]
@@ -26,8 +31,22 @@ enum Command {
     Demo,
     /// Check a configuration: exit 0, or every problem and exit 2
     Check(ConfigFlag),
+    /// Make API keys, or hash them for the configuration
+    #[command(subcommand)]
+    Keys(Keys),
     /// Print the OpenAPI 3.1 document
     Openapi,
+}
+
+#[derive(Subcommand)]
+enum Keys {
+    /// Make a key: prints it, and the entry for auth.api_keys.keys with its hash
+    New {
+        /// Its public name, shown in logs
+        id: String,
+    },
+    /// Hash a key read from standard input, so that it is seen in no process list
+    Hash,
 }
 
 #[derive(Args, Clone)]
@@ -44,11 +63,13 @@ impl ConfigFlag {
 }
 
 /// Runs a command to its end.
-pub fn run(cli: Cli) -> ExitCode {
+pub fn run(cli: Cli, extensions: Extensions) -> ExitCode {
     match cli.command.unwrap_or(Command::Run(cli.config)) {
-        Command::Run(flag) => start(flag.source()),
-        Command::Demo => run_demo(),
+        Command::Run(flag) => start(flag.source(), extensions),
+        Command::Demo => run_demo(extensions),
         Command::Check(flag) => check(&flag.source()),
+        Command::Keys(Keys::New { id }) => new_key(&id),
+        Command::Keys(Keys::Hash) => hash_key(),
         Command::Openapi => {
             println!("{}", sidecar::openapi::document(&[]));
             ExitCode::SUCCESS
@@ -66,6 +87,27 @@ fn check(source: &Source) -> ExitCode {
     }
 }
 
+fn new_key(id: &str) -> ExitCode {
+    let (key, secret) = keys::mint();
+    println!("key:   {key}");
+    println!("entry: {{ id: {id}, hash: \"{}\", tenant: , roles: [] }}", secret.hash);
+    println!("Give the key to its holder; it is not stored anywhere. The entry belongs below auth.api_keys.keys.");
+    ExitCode::SUCCESS
+}
+
+fn hash_key() -> ExitCode {
+    let mut key = String::new();
+    let read = std::io::stdin().read_line(&mut key);
+    let key = key.trim_end();
+    // A fast hash protects what cannot be guessed only.
+    if read.is_err() || key.len() < SHORTEST_KEY {
+        eprintln!("give a key of {SHORTEST_KEY} characters or more on standard input; `mcp-gateway keys new` makes a good one");
+        return ExitCode::from(2);
+    }
+    println!("sha256:{}", api_key::hex(&api_key::digest(key.as_bytes())));
+    ExitCode::SUCCESS
+}
+
 fn complain(problems: &[Problem]) -> ExitCode {
     for problem in problems {
         eprintln!("{problem}");
@@ -74,9 +116,9 @@ fn complain(problems: &[Problem]) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn run_demo() -> ExitCode {
+fn run_demo(extensions: Extensions) -> ExitCode {
     match demo::start() {
-        Ok(address) => start(Source::Demo(address)),
+        Ok(address) => start(Source::Demo(address), extensions),
         Err(error) => {
             eprintln!("the demo server cannot start: {error}");
             ExitCode::FAILURE
@@ -84,12 +126,12 @@ fn run_demo() -> ExitCode {
     }
 }
 
-fn start(source: Source) -> ExitCode {
+fn start(source: Source, extensions: Extensions) -> ExitCode {
     let config: Config = match source.load() {
         Ok(config) => config,
         Err(problems) => return complain(&problems),
     };
-    match super::serve(config, source) {
+    match super::serve(config, source, extensions) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("{message}");

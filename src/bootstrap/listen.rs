@@ -61,7 +61,10 @@ fn endpoint(address: SocketAddr) -> ListenerConfig {
 }
 
 /// Adds the proxy's listeners and the admin listener.
-pub fn add_services(server: &mut Server, state: &Arc<State>, certificates: Option<&Arc<Certificates>>) {
+///
+/// # Errors
+/// What is wrong with `server.tls`.
+pub fn add_services(server: &mut Server, state: &Arc<State>, certificates: Option<&Arc<Certificates>>) -> Result<(), String> {
     let snapshot = state.snapshot();
     let settings = &snapshot.config.server;
     let inside = Arc::new(Inside::default());
@@ -71,10 +74,10 @@ pub fn add_services(server: &mut Server, state: &Arc<State>, certificates: Optio
     };
     let mut listeners = listen(settings.listen);
     if let (Some(tls), Some(certificates)) = (&settings.tls, certificates) {
-        match tls::settings(certificates) {
-            Ok(settings) => listeners.add_listener(endpoint(tls.listen).tls(settings)),
-            Err(error) => log::error!("server.tls: {error}"),
-        }
+        // Serving without the verifier that was asked for would let everybody in.
+        let verifier = tls::verifier(tls).map_err(|e| format!("server.tls.client_ca: {e}"))?;
+        let settings = tls::settings(certificates, verifier).map_err(|e| format!("server.tls: {e}"))?;
+        listeners.add_listener(endpoint(tls.listen).tls(settings));
     }
     let h2c = settings.h2c.map(|address| Service::with_listeners("h2c".into(), listen(address), door(true)));
     let proxy = Service::with_listeners("proxy".into(), listeners, door(false));
@@ -83,8 +86,9 @@ pub fn add_services(server: &mut Server, state: &Arc<State>, certificates: Optio
         server.add_service(h2c);
     }
     if let Some(address) = settings.admin {
-        let mut admin = Service::with_listeners("admin".into(), listen(address), Admin { state: Arc::clone(state) });
+        let mut admin = Service::with_listeners("admin".into(), listen(address), Admin::new(Arc::clone(state)));
         admin.threads = Some(1);
         server.add_service(admin);
     }
+    Ok(())
 }

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use self::caretaker::Caretaker;
 use self::tls::Certificates;
 use crate::config::{Config, Source};
+use crate::extend::Extensions;
 use crate::observe::log as logging;
 use crate::snapshot::State;
 
@@ -30,7 +31,7 @@ use crate::snapshot::State;
 ///
 /// # Errors
 /// Why it could not start.
-pub fn serve(mut config: Config, source: Source) -> Result<(), String> {
+pub fn serve(mut config: Config, source: Source, extensions: Extensions) -> Result<(), String> {
     drain::deafen()?;
     logging::init(&config.observability.log);
     pingora::tls::install_default_crypto_provider();
@@ -38,12 +39,12 @@ pub fn serve(mut config: Config, source: Source) -> Result<(), String> {
     let secret = secret::obtain(&config.server);
     let certificates = config.server.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
     let (reload, wishes) = mpsc::channel(16);
-    let state = Arc::new(State::new(config, &secret, reload)?);
+    let state = Arc::new(State::new(config, &secret, reload, extensions)?);
 
     let snapshot = state.snapshot();
     let mut server = Server::new_with_opt_and_conf(None, conf(&snapshot.config));
     server.bootstrap();
-    listen::add_services(&mut server, &state, certificates.as_ref());
+    listen::add_services(&mut server, &state, certificates.as_ref())?;
     let caretaker = Caretaker::new(Arc::clone(&state), source, certificates, wishes);
     server.add_service(background_service("caretaker", caretaker));
     banner(&snapshot.config);
@@ -83,7 +84,21 @@ fn banner(config: &Config) {
     if let Some(admin) = server.admin {
         log::info!("admin on http://{admin}");
     }
-    if server.listen.ip().is_loopback() {
+    if let Some(auth) = &config.auth {
+        let ways = [
+            ("API keys", auth.api_keys.is_some()),
+            ("JWT", !auth.jwt.is_empty()),
+            ("OAuth2 introspection", auth.oauth2.as_ref().is_some_and(|oauth2| oauth2.introspection.is_some())),
+            ("external authenticator", auth.external.is_some()),
+            ("client certificates", !auth.certificates.is_empty()),
+        ];
+        let on: Vec<_> = ways.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+        let anonymous = if auth.required { "" } else { ", or anonymous" };
+        log::info!("authentication by {}{anonymous}; {} role(s)", on.join(", "), config.roles.len());
+        if !server.listen.ip().is_loopback() && server.trusted_proxies.is_empty() {
+            log::info!("credentials cross {} as plain HTTP: let TLS end here (server.tls) or at a proxy in front", server.listen);
+        }
+    } else if server.listen.ip().is_loopback() {
         log::info!("no authentication: everyone is anonymous");
     } else {
         log::warn!("NO AUTHENTICATION: everyone who reaches {} is anonymous and may use every server", server.listen);

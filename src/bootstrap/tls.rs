@@ -1,5 +1,6 @@
 //! The TLS listener's certificate, read from its files and replaced while running.
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,12 +8,16 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::listeners::TlsAccept;
 use pingora::listeners::tls::TlsSettings;
+use pingora::protocols::tls::TlsRef;
+use rustls::RootCertStore;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
+use crate::auth::certificate::Names;
 use crate::config::Tls;
 
 /// The certificate in use and where it comes from.
@@ -72,15 +77,39 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// Pingora wants callbacks where a resolver is given; there is nothing to do in them.
-struct Nothing;
+/// Notes the names in a client's certificate, once for each connection.
+struct Named;
 
 #[async_trait]
-impl TlsAccept for Nothing {}
+impl TlsAccept for Named {
+    async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
+        let names = Names::of(tls.peer_certificate_der()?)?;
+        Some(Arc::new(names))
+    }
+}
+
+/// Who may have signed a client's certificate.
+///
+/// # Errors
+/// What is wrong with the file, by name.
+pub fn verifier(tls: &Tls) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
+    let Some(path) = &tls.client_ca else { return Ok(None) };
+    let fault = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| fault(&e))? {
+        roots.add(certificate.map_err(|e| fault(&e))?).map_err(|e| fault(&e))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = if tls.client_required { builder } else { builder.allow_unauthenticated() };
+    builder.build().map(Some).map_err(|e| fault(&e))
+}
 
 /// Settings of a TLS listener that speaks HTTP/2 and HTTP/1.1.
-pub fn settings(certificates: &Arc<Certificates>) -> pingora::Result<TlsSettings> {
-    let mut settings = TlsSettings::with_callbacks(Box::new(Nothing))?;
+pub fn settings(certificates: &Arc<Certificates>, verifier: Option<Arc<dyn ClientCertVerifier>>) -> pingora::Result<TlsSettings> {
+    let mut settings = TlsSettings::with_callbacks(Box::new(Named))?;
+    if let Some(verifier) = verifier {
+        settings.set_client_cert_verifier(verifier);
+    }
     settings.set_cert_resolver(Arc::clone(certificates) as Arc<dyn ResolvesServerCert>);
     settings.enable_h2();
     Ok(settings)

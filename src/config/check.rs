@@ -1,27 +1,22 @@
 //! Written YAML → checked model, section by section in the order of the contract. Nothing stops at the first fault.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_yaml::Value;
 use url::Url;
 
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
-use super::{
-    Access, Backend, BackendTls, Config, EraChoice, HealthCheck, Limits, LoadBalancer, Log, Observability, Probe, Protocol, Secret, Server,
-    Tls, env, units,
-};
+use super::{Access, Config, Limits, LoadBalancer, Log, Observability, Redis, Secret, Server, Tls, auth, backends, env, units};
 
 /// Checking more often than this would be load, not health.
-const SOONEST: Duration = Duration::from_millis(50);
+pub(super) const SOONEST: Duration = Duration::from_millis(50);
 
 /// Sections of the contract whose feature this version does not have yet.
-const LATER: &[&str] =
-    &["circuit_breaker", "discovery", "routes", "versions", "auth", "roles", "rate_limits", "transform", "analytics", "redis"];
+const LATER: &[&str] = &["circuit_breaker", "discovery", "routes", "versions", "rate_limits", "transform", "analytics"];
 
 pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
     let mut document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax(name, &error)])?;
@@ -73,10 +68,14 @@ fn config(root: &Section<'_>) -> Config {
     cache(&root.section("cache"));
     let load_balancer = root.section("load_balancer");
     let interval = positive(&load_balancer, "health_check_interval", 30).max(SOONEST);
+    let server = server(root.section("server"));
     let config = Config {
-        server: server(root.section("server")),
-        backends: backends(root, interval),
+        backends: backends::backends(root, interval),
         load_balancer: balancer(load_balancer),
+        auth: auth::auth(root, &server.state_dir),
+        roles: auth::roles(root),
+        redis: redis(root),
+        server,
         access: access(root.section("access")),
         observability: observability(root.section("observability")),
     };
@@ -99,7 +98,6 @@ fn server(section: Section<'_>) -> Server {
     if let Some(address) = admin.filter(|address| !address.ip().is_loopback() && admin_token.is_none()) {
         section.problem("admin", format!("{address} is reachable from outside; set admin_token, or listen on 127.0.0.1"));
     }
-    section.not_yet(&["trusted_proxies"]);
     let server = Server {
         listen: section.parse("listen", address).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080))),
         workers: section.integer("workers", 1..=1024).map_or_else(cores, |n| usize::try_from(n).unwrap_or(1)),
@@ -107,6 +105,8 @@ fn server(section: Section<'_>) -> Server {
         admin,
         admin_token,
         state_dir: section.string("state_dir").map_or_else(|| PathBuf::from("/var/lib/mcp-gateway"), PathBuf::from),
+        trusted_proxies: networks(&section, "trusted_proxies"),
+        validate_arguments: section.bool("validate_arguments").unwrap_or(false),
         session_secret: session_secret(&section),
         tls: section.has("tls").then(|| tls(section.section("tls"))).flatten(),
         grace_period: section.duration("grace_period").unwrap_or(Duration::from_secs(30)),
@@ -137,8 +137,37 @@ fn address_or_off(section: &Section<'_>, key: &'static str) -> Option<SocketAddr
     section.parse(key, |text| if matches!(text, "off" | "false") { Ok(None) } else { address(text).map(Some) }).flatten()
 }
 
+/// Networks in CIDR notation; a bare address is itself alone.
+fn networks(section: &Section<'_>, key: &'static str) -> Vec<IpNet> {
+    let network = |text: &String| {
+        let found = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+        if found.is_none() {
+            section.problem(key, format!("`{text}` is not a network, such as 10.0.0.0/8 or 2001:db8::/32"));
+        }
+        found.map(|network| network.trunc())
+    };
+    section.strings(key).iter().filter_map(network).collect()
+}
+
+fn redis(root: &Section<'_>) -> Option<Redis> {
+    if !root.has("redis") {
+        return None;
+    }
+    let section = root.section("redis");
+    let url = section.secret("url", "url_file");
+    match &url {
+        None => section.problem("url", "missing, such as redis://redis:6379/0"),
+        // What is wrong with it is not repeated: the message may quote the password.
+        Some(text) if ::redis::IntoConnectionInfo::into_connection_info(text.as_str()).is_err() => {
+            section.problem("url", "not a Redis URL, such as redis://redis:6379/0 or rediss://…");
+        }
+        Some(_) => {}
+    }
+    section.finish();
+    Some(Redis { url: Secret::new(url?) })
+}
+
 fn tls(section: Section<'_>) -> Option<Tls> {
-    section.not_yet(&["client_ca"]);
     let listen = section.parse("listen", address).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8443)));
     let file = |key| {
         let found = section.parse(key, readable);
@@ -148,11 +177,13 @@ fn tls(section: Section<'_>) -> Option<Tls> {
         found
     };
     let (cert, key) = (file("cert"), file("key"));
+    let client_ca = section.parse("client_ca", readable);
+    let client_required = section.bool("client_required").unwrap_or(true);
     section.finish();
-    Some(Tls { listen, cert: cert?, key: key? })
+    Some(Tls { listen, cert: cert?, key: key?, client_ca, client_required })
 }
 
-fn readable(path: &str) -> Result<PathBuf, String> {
+pub(super) fn readable(path: &str) -> Result<PathBuf, String> {
     std::fs::File::open(path).map(|_| PathBuf::from(path)).map_err(|e| format!("cannot read {path}: {e}"))
 }
 
@@ -171,7 +202,7 @@ fn limits(section: Section<'_>) -> Limits {
     limits
 }
 
-fn positive(section: &Section<'_>, key: &'static str, default: u64) -> Duration {
+pub(super) fn positive(section: &Section<'_>, key: &'static str, default: u64) -> Duration {
     match section.duration(key) {
         Some(Duration::ZERO) => {
             section.problem(key, "must be longer than 0");
@@ -180,142 +211,6 @@ fn positive(section: &Section<'_>, key: &'static str, default: u64) -> Duration 
         Some(duration) => duration,
         None => Duration::from_secs(default),
     }
-}
-
-fn backends(root: &Section<'_>, interval: Duration) -> Vec<Arc<Backend>> {
-    let mut names = HashSet::new();
-    let sections = root.sections("backends");
-    if sections.is_empty() {
-        root.problem("backends", "list at least one backend, or set MCP_BACKENDS=name:url,…");
-    }
-    let mut list = Vec::new();
-    for section in sections {
-        if let Some(name) = section.string("name").filter(|name| !names.insert(name.clone())) {
-            section.problem("name", format!("`{name}` is already the name of another backend"));
-        }
-        list.push(Arc::new(backend(section, interval)));
-    }
-    list
-}
-
-fn backend(section: Section<'_>, interval: Duration) -> Backend {
-    section.not_yet(&["command", "shard"]);
-    if section.integer("max_in_flight", 0..=1_000_000).is_some_and(|n| n > 0) {
-        section.problem("max_in_flight", "not supported yet");
-    }
-    let protocol = [("auto", Protocol::Auto), ("mcp", Protocol::Mcp), ("middleware", Protocol::Middleware)];
-    let era = [("auto", EraChoice::Auto), ("legacy", EraChoice::Legacy), ("modern", EraChoice::Modern)];
-    let name = section.parse("name", |text| label(text, "backend name"));
-    let url = section.parse("url", backend_url);
-    for key in ["name", "url"] {
-        if !section.has(key) {
-            section.problem(key, "missing");
-        }
-    }
-    let backend = Backend {
-        name: name.unwrap_or_default(),
-        url: url.unwrap_or_else(|| Url::parse("http://127.0.0.1").expect("a constant")),
-        weight: section.integer("weight", 1..=10_000).map_or(1, |n| u32::try_from(n).unwrap_or(1)),
-        health_check: health_check(&section, interval),
-        timeout: positive(&section, "timeout", 30),
-        capabilities: capabilities(&section),
-        protocol: section.choice("protocol", &protocol).unwrap_or(Protocol::Auto),
-        mcp_path: section.parse("mcp_path", path).unwrap_or_else(|| "/mcp".to_owned()),
-        era: section.choice("era", &era).unwrap_or(EraChoice::Auto),
-        credential: credential(section.section("credential")),
-        tls: backend_tls(section.section("tls")),
-    };
-    if backend.mcp_path.contains("{server}") && backend.capabilities.is_empty() {
-        section.problem("mcp_path", "holds {server}, so capabilities must list the servers");
-    }
-    section.finish();
-    backend
-}
-
-fn capabilities(section: &Section<'_>) -> Vec<String> {
-    let names = section.strings("capabilities");
-    for name in &names {
-        if let Err(message) = label(name, "server name") {
-            section.problem("capabilities", message);
-        }
-    }
-    names
-}
-
-/// Names appear in paths, metric labels and sealed session ids, hence the narrow alphabet.
-fn label(text: &str, what: &str) -> Result<String, String> {
-    let fits = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    if fits { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a {what}: 1 to 64 of A-Z a-z 0-9 . _ -")) }
-}
-
-fn backend_url(text: &str) -> Result<Url, String> {
-    let shown = shown(text);
-    let url = Url::parse(text).map_err(|e| format!("`{shown}` is not a URL: {e}"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(format!("`{shown}` is not an http:// or https:// URL"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("`{shown}` holds credentials; use credential.bearer_file"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("`{shown}` has a query or fragment; give scheme, host, port and base path only"));
-    }
-    Ok(url)
-}
-
-/// A URL as it may be shown, also where it does not parse: without user information, query and fragment.
-fn shown(text: &str) -> String {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") }
-}
-
-fn path(text: &str) -> Result<String, String> {
-    let plain = text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
-    if plain { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a path; it starts with / and has no spaces")) }
-}
-
-fn health_check(parent: &Section<'_>, interval: Duration) -> HealthCheck {
-    let default = |probe| HealthCheck { probe, interval, timeout: Duration::from_secs(5) };
-    match parent.value("health_check") {
-        None => default(Probe::Auto),
-        Some(Value::String(_)) => default(parent.parse("health_check", path).map_or(Probe::Auto, Probe::Path)),
-        Some(_) => {
-            let section = parent.section("health_check");
-            let mcp = section.bool("mcp") == Some(true);
-            let by_path = section.parse("path", path).map(Probe::Path);
-            if mcp && by_path.is_some() {
-                section.problem("path", "give either path or mcp, not both");
-            }
-            let check = HealthCheck {
-                probe: if mcp { Probe::Mcp } else { by_path.unwrap_or(Probe::Auto) },
-                interval: if section.has("interval") { positive(&section, "interval", 30).max(SOONEST) } else { interval },
-                timeout: positive(&section, "timeout", 5),
-            };
-            section.finish();
-            check
-        }
-    }
-}
-
-fn credential(section: Section<'_>) -> Option<Secret> {
-    let token = section.secret("bearer", "bearer_file").filter(|token| {
-        let fits = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
-        if !fits {
-            section.problem("bearer", "must be visible ASCII without spaces");
-        }
-        fits
-    });
-    section.finish();
-    token.map(Secret::new)
-}
-
-fn backend_tls(section: Section<'_>) -> BackendTls {
-    section.not_yet(&["client_cert", "client_key"]);
-    let tls = BackendTls { ca: section.parse("ca", readable), sni: section.string("sni") };
-    section.finish();
-    tls
 }
 
 fn balancer(section: Section<'_>) -> LoadBalancer {
@@ -336,8 +231,12 @@ fn balancer(section: Section<'_>) -> LoadBalancer {
 }
 
 fn access(section: Section<'_>) -> Access {
-    section.not_yet(&["allow", "deny"]);
-    let access = Access { hosts: section.strings("hosts"), origins: section.strings("origins") };
+    let access = Access {
+        allow: networks(&section, "allow"),
+        deny: networks(&section, "deny"),
+        hosts: section.strings("hosts"),
+        origins: section.strings("origins"),
+    };
     for origin in &access.origins {
         if !Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin) {
             section.problem("origins", format!("`{origin}` is not an origin, such as https://app.example.com"));
@@ -372,4 +271,36 @@ fn level(text: &str) -> Result<String, String> {
         .try_parse(text)
         .map(|_| text.to_ascii_lowercase())
         .map_err(|_| format!("`{text}` is not a log level: error, warn, info, debug, trace, or module=level,…"))
+}
+
+/// Names appear in paths, metric labels and sealed session ids, hence the narrow alphabet.
+///
+/// # Errors
+/// What `what` would have to look like.
+pub fn label(text: &str, what: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if fits { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a {what}: 1 to 64 of A-Z a-z 0-9 . _ -")) }
+}
+
+pub(super) fn backend_url(text: &str) -> Result<Url, String> {
+    let shown = shown(text);
+    let url = Url::parse(text).map_err(|e| format!("`{shown}` is not a URL: {e}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(format!("`{shown}` is not an http:// or https:// URL"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("`{shown}` holds credentials; use credential.bearer_file"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("`{shown}` has a query or fragment; give scheme, host, port and base path only"));
+    }
+    Ok(url)
+}
+
+/// A URL as it may be shown, also where it does not parse: without user information, query and fragment.
+fn shown(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") }
 }

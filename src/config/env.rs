@@ -7,8 +7,6 @@ use serde_yaml::{Mapping, Value};
 const SCALARS: &[(&str, &[&str])] = &[
     ("GATEWAY_WORKERS", &["server", "workers"]),
     ("REDIS_URL", &["redis", "url"]),
-    ("JWT_SECRET_KEY", &["auth", "jwt"]),
-    ("API_KEY_HEADER", &["auth", "api_keys"]),
     ("RATE_LIMIT_REQUESTS_PER_MINUTE", &["rate_limits", "rules"]),
     ("CACHE_ENABLED", &["cache", "enabled"]),
     ("CACHE_TTL_SECONDS", &["cache", "ttl"]),
@@ -37,6 +35,7 @@ pub fn overlay(document: &mut Value, lookup: &dyn Fn(&str) -> Option<String>) ->
             origins.push(Origin { path: path.join("."), variable });
         }
     }
+    origins.extend(identity(document, &lookup));
     if let Some(listen) = listen(document, &lookup) {
         set(document, &["server", "listen"], Value::String(listen));
         origins.push(Origin { path: "server.listen".into(), variable: "GATEWAY_HOST/GATEWAY_PORT" });
@@ -51,6 +50,24 @@ pub fn overlay(document: &mut Value, lookup: &dyn Fn(&str) -> Option<String>) ->
         }
     }
     (origins, problems)
+}
+
+/// `JWT_SECRET_KEY` is an issuer of its own where the file has none: a file that names the variable itself has said what
+/// the secret is for. `API_KEY_HEADER` renames a header, which alone must not lock everybody out.
+fn identity(document: &mut Value, lookup: &dyn Fn(&str) -> Option<String>) -> Vec<Origin> {
+    let mut origins = Vec::new();
+    let written = |document: &Value, key: &str| document.get("auth").is_some_and(|auth| auth.get(key).is_some());
+    if let Some(secret) = lookup("JWT_SECRET_KEY").filter(|_| !written(document, "jwt")) {
+        let entry = [("algorithms", Value::Sequence(vec!["HS256".into()])), ("secret", Value::String(secret))];
+        let entry = Value::Mapping(entry.into_iter().map(|(key, value)| (key.into(), value)).collect());
+        set(document, &["auth", "jwt"], Value::Sequence(vec![entry]));
+        origins.push(Origin { path: "auth.jwt".into(), variable: "JWT_SECRET_KEY" });
+    }
+    if let Some(header) = lookup("API_KEY_HEADER").filter(|_| written(document, "api_keys")) {
+        set(document, &["auth", "api_keys", "header"], Value::String(header));
+        origins.push(Origin { path: "auth.api_keys.header".into(), variable: "API_KEY_HEADER" });
+    }
+    origins
 }
 
 fn listen(document: &Value, lookup: &dyn Fn(&str) -> Option<String>) -> Option<String> {

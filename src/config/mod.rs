@@ -2,10 +2,14 @@
 //! (`check` is the only maker), so the rest of the program never validates again.
 //!
 //! `reader` walks the YAML and gathers all problems, `lines` tells where they stand, `env` lays the environment over
-//! the file, `check` turns the result into these types, `units` knows durations and sizes.
+//! the file, `check` (with `backends` and `auth`) turns the result into these types, `identity` is the model of who may do
+//! what, `units` knows durations and sizes.
 
+mod auth;
+mod backends;
 mod check;
 mod env;
+pub mod identity;
 mod lines;
 mod reader;
 mod units;
@@ -16,10 +20,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 use url::Url;
 
+pub use auth::{instant, key_hash, pem_key};
+pub use check::label;
+pub use identity::{Auth, Roles};
 pub use reader::Problem;
+pub use units::duration;
 
 /// A value that must never be shown: `Debug` and serialization print `***`.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,7 +63,12 @@ pub struct Config {
     pub server: Server,
     pub backends: Vec<Arc<Backend>>,
     pub load_balancer: LoadBalancer,
+    /// `None`: everyone is anonymous.
+    pub auth: Option<Auth>,
+    /// Empty: whoever is let in may do everything.
+    pub roles: Roles,
     pub access: Access,
+    pub redis: Option<Redis>,
     pub observability: Observability,
 }
 
@@ -70,6 +84,10 @@ pub struct Server {
     /// Required of every admin request when set; must be set when `admin` is not a loopback address.
     pub admin_token: Option<Secret>,
     pub state_dir: PathBuf,
+    /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether the arguments of tool calls are checked against the tool's `inputSchema`.
+    pub validate_arguments: bool,
     /// Seals session ids; when absent one is generated into `state_dir`.
     pub session_secret: Option<Secret>,
     pub tls: Option<Tls>,
@@ -84,6 +102,10 @@ pub struct Tls {
     pub listen: SocketAddr,
     pub cert: PathBuf,
     pub key: PathBuf,
+    /// The authority of client certificates (mutual TLS).
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client without a certificate is refused.
+    pub client_required: bool,
 }
 
 /// What one client may take of us.
@@ -188,10 +210,21 @@ pub struct LoadBalancer {
 /// Who may reach us at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Access {
+    /// Networks that may connect; empty is all.
+    pub allow: Vec<IpNet>,
+    /// Networks that may not, whatever `allow` says.
+    pub deny: Vec<IpNet>,
     /// Host names beside loopback ones that a request over loopback may carry.
     pub hosts: Vec<String>,
     /// Origins beside our own that a browser may come from.
     pub origins: Vec<String>,
+}
+
+/// The Redis that replicas share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Redis {
+    /// Holds the password.
+    pub url: Secret,
 }
 
 /// What we tell about ourselves.
@@ -267,6 +300,16 @@ pub fn parse(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) ->
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
     let message = format!("cannot be read: {error}");
     Problem { source: path.display().to_string(), line: None, path: String::new(), message }
+}
+
+/// A duration that serializes as seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Timespan(pub Duration);
+
+impl Serialize for Timespan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        seconds(&self.0, serializer)
+    }
 }
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

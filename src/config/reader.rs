@@ -130,7 +130,11 @@ impl<'a> Section<'a> {
     }
 
     fn list(&self, key: &'static str) -> &'a [Value] {
-        match self.value(key) {
+        self.list_in(key, self.value(key))
+    }
+
+    fn list_in(&self, key: &str, value: Option<&'a Value>) -> &'a [Value] {
+        match value {
             Some(Value::Sequence(items)) => items,
             Some(other) => {
                 self.problem(key, format!("expected a list, found {}", kind(other)));
@@ -141,8 +145,12 @@ impl<'a> Section<'a> {
     }
 
     pub fn strings(&self, key: &'static str) -> Vec<String> {
+        self.strings_in(key, self.value(key))
+    }
+
+    fn strings_in(&self, key: &str, value: Option<&'a Value>) -> Vec<String> {
         let path = self.path(key);
-        let items = self.list(key).iter().enumerate();
+        let items = self.list_in(key, value).iter().enumerate();
         items
             .filter_map(|(i, value)| {
                 scalar(value).or_else(|| {
@@ -151,6 +159,27 @@ impl<'a> Section<'a> {
                 })
             })
             .collect()
+    }
+
+    /// A mapping whose keys are the operator's own names, each with a list of texts.
+    pub fn named_strings(&self) -> Vec<(String, Vec<String>)> {
+        self.named().map(|(name, value)| (name.clone(), self.strings_in(&name, Some(value)))).collect()
+    }
+
+    /// A mapping whose keys are the operator's own names, each with a list of mappings.
+    pub fn named_sections(&self) -> Vec<(String, Vec<Section<'a>>)> {
+        self.named()
+            .map(|(name, value)| {
+                let items = self.list_in(&name, Some(value)).iter().enumerate();
+                let section = |(i, value)| Section::of(Some(value), format!("{}[{i}]", self.path(&name)), self.problems);
+                let sections = items.map(section).filter(|section| section.map.is_some()).collect();
+                (name, sections)
+            })
+            .collect()
+    }
+
+    fn named(&self) -> impl Iterator<Item = (String, &'a Value)> {
+        self.map.into_iter().flatten().filter_map(|(key, value)| Some((scalar(key)?, value)))
     }
 
     pub fn string(&self, key: &'static str) -> Option<String> {

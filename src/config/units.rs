@@ -7,6 +7,9 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Parses `30` (seconds), `"250ms"`, `"30s"`, `"5m"`, `"2h"`, `"1d"`.
+///
+/// # Errors
+/// When it is something else, or longer than a year.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let amount: f64 = number.parse().map_err(|_| not_a("duration", text, "30, \"250ms\", \"30s\" or \"5m\""))?;

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+use super::sight::Sight;
 use super::{may_go_elsewhere, middleware, refuse};
 use crate::call::Era;
 use crate::egress::Client;
 use crate::mcp::members::Members;
 use crate::mcp::message::Answer;
 use crate::mcp::rest::{self, Facts, Form, Meta, Request};
-use crate::mcp::{error, headers};
+use crate::mcp::{error, filter, headers};
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, Verdict};
 use crate::snapshot::Snapshot;
@@ -33,6 +34,10 @@ pub struct Call<'c> {
     pub pool: &'c Pool,
     pub request: &'c Request<'c>,
     pub form: Form,
+    /// Whose sessions with legacy servers are used.
+    pub owner: &'c str,
+    /// What the caller sees of the server's lists; `None` is everything.
+    pub sight: Option<Sight>,
     pub trace: Trace<'c>,
     /// When the request came in; `response_time` counts from here.
     pub started: Instant,
@@ -79,6 +84,11 @@ impl Call<'_> {
         }
         let reply = self.ask_with_headers(member).await?;
         let result = self.read(member, &reply)?;
+        let seen = self.seen(member, &result)?;
+        let result = match &seen {
+            Some(text) => serde_json::from_str(text).map_err(|_| Self::unreadable(member))?,
+            None => result,
+        };
         let failed = rest::is_tool_error(&result);
         if failed && self.names_unknown_tool() && says_unknown(&result) {
             // Some SDKs report an unknown tool as a failed call.
@@ -97,7 +107,9 @@ impl Call<'_> {
         loop {
             let reply = self.ask(member, cursor.as_deref(), &[]).await?;
             let result = self.read(member, &reply)?;
-            let page = rest::page(self.request.method, &result)?;
+            let mut page = rest::page(self.request.method, &result)?;
+            let kept = self.kept(member, page.whole)?;
+            page.items = kept.as_deref().unwrap_or(page.items);
             if !items.is_empty() && !page.items.is_empty() {
                 items.push(',');
             }
@@ -112,6 +124,26 @@ impl Call<'_> {
         }
         let body = rest::list_envelope(&items, self.facts(member));
         Ok(Done { body, outcome: Outcome::Ok, backend: member.backend.name().to_owned() })
+    }
+
+    /// The items of a list that the caller may see; `None` if that is all of them.
+    ///
+    /// # Errors
+    /// When the list cannot be read for certain.
+    pub fn kept(&self, member: &Member, list: &str) -> Result<Option<String>, Stop> {
+        let Some(sight) = &self.sight else { return Ok(None) };
+        let name = self.request.method.result.unwrap_or_default();
+        filter::items(name, list, &|kind, name| sight.keeps(kind, name)).map(Some).map_err(|_| Self::unreadable(member))
+    }
+
+    /// A result with its list filtered; `None` if nothing is to be filtered.
+    fn seen(&self, member: &Member, result: &Members<'_>) -> Result<Option<String>, Stop> {
+        let Some(sight) = &self.sight else { return Ok(None) };
+        filter::result(result, &|kind, name| sight.keeps(kind, name)).map_err(|_| Self::unreadable(member))
+    }
+
+    fn unreadable(member: &Member) -> Stop {
+        Stop::Refused(refuse(&Trouble::Protocol("its list cannot be read"), &member.backend))
     }
 
     /// Asks with the `Mcp-Param-*` headers the tool calls for. A server that finds them lacking tells so before it
@@ -142,6 +174,7 @@ impl Call<'_> {
         let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era, id));
         let question = Question {
             server: &self.pool.server,
+            owner: self.owner,
             method: self.request.method.mcp,
             name: self.request.name(),
             params,
@@ -163,7 +196,7 @@ impl Call<'_> {
         let streams = self.notices.is_some();
         Meta {
             modern,
-            // Unique among the requests of a session that all callers share.
+            // Unique among the requests of a session.
             progress_token: streams.then_some(id),
             logs: streams && modern,
             // Legacy servers validate `_meta` more strictly than they use it; the header reaches them anyway.

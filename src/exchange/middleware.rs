@@ -78,10 +78,23 @@ fn head(call: &Call<'_>, member: &Member) -> Outgoing {
     head
 }
 
+/// Its list with what the caller may see; `None` if nothing is to be filtered.
+fn kept(call: &Call<'_>, member: &Member, envelope: Option<&Members<'_>>) -> Result<Option<Box<RawValue>>, Stop> {
+    let list = envelope.and_then(|members| members.get("result")).filter(|_| call.request.method.paged);
+    let Some(items) = list.map(|raw| call.kept(member, raw.get())).transpose()?.flatten() else { return Ok(None) };
+    Ok(RawValue::from_string(format!("[{items}]")).ok())
+}
+
 fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> Result<Done, Stop> {
     let name = member.backend.name();
     if status.is_success() {
-        let envelope = serde_json::from_slice::<Members<'_>>(answer).ok();
+        let mut envelope = serde_json::from_slice::<Members<'_>>(answer).ok();
+        let kept = kept(call, member, envelope.as_ref())?;
+        if let (Some(members), Some(kept)) = (&mut envelope, &kept)
+            && let Some((_, value)) = members.0.iter_mut().find(|(name, _)| name == "result")
+        {
+            *value = kept;
+        }
         let failed = envelope.as_ref().is_some_and(rest::is_tool_error);
         let body = envelope.and_then(|members| rest::middleware_envelope(call.form, call.request.method, &members, call.facts(member)));
         let body = body.ok_or_else(|| Reject::new(Code::BackendFailed, format!("backend {name} answered without a `result`")))?;

@@ -8,6 +8,7 @@ pub mod call;
 pub mod middleware;
 pub mod native;
 pub mod relay;
+pub mod sight;
 
 use std::time::Duration;
 

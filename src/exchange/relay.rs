@@ -7,6 +7,7 @@ use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
 
 use crate::egress::{Failure, Incoming};
+use crate::mcp::filter;
 use crate::snapshot::Life;
 
 /// How a relay ended.
@@ -49,7 +50,14 @@ pub enum Patience {
 
 /// Relays a body whose header has been written. Only event streams are ended when the process closes; a part of any
 /// other body must not be taken for the whole.
-pub async fn body(client: &mut ServerSession, mut incoming: Incoming<'_>, patience: Patience, life: &Life) -> End {
+/// `filter` takes from an event stream what the client may not see.
+pub async fn body(
+    client: &mut ServerSession,
+    mut incoming: Incoming<'_>,
+    patience: Patience,
+    life: &Life,
+    mut filter: Option<&mut filter::Stream<'_>>,
+) -> End {
     let (Patience::Idle(wait) | Patience::Whole(wait)) = patience;
     let is_stream = matches!(patience, Patience::Idle(_));
     let until = Instant::now() + wait;
@@ -65,6 +73,12 @@ pub async fn body(client: &mut ServerSession, mut incoming: Incoming<'_>, patien
         };
         match next {
             Next::Chunk(Ok(Some(chunk))) => {
+                let chunk = match filter.as_deref_mut().map(|filter| filter.pass(&chunk)) {
+                    None => chunk,
+                    Some(Ok(kept)) if kept.is_empty() => continue,
+                    Some(Ok(kept)) => kept,
+                    Some(Err(_)) => return End::Cut { bytes, cause: "a list that cannot be read".to_owned() },
+                };
                 bytes += chunk.len();
                 if client.write_response_body(chunk, false).await.is_err() {
                     return End::ClientGone { bytes };

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use serde_json::value::RawValue;
 
 use super::members::Members;
+use super::method::{self, Named};
 use crate::call::{Call, Era};
 use crate::reject::{Code, Reject, Verdict};
 
@@ -38,8 +39,8 @@ pub fn era(headers: &HeaderMap, body_version: Option<&str>) -> Era {
 pub fn agree(headers: &HeaderMap, call: &Call<'_>) -> Verdict<()> {
     expect(headers, METHOD, &call.method)?;
     match &call.name {
-        Some(name) => expect(headers, NAME, name),
-        None => Ok(()),
+        Some(name) if method::find(&call.method).is_none_or(|row| row.named != Named::Reference) => expect(headers, NAME, name),
+        _ => Ok(()),
     }
 }
 
@@ -133,7 +134,9 @@ mod tests {
 
     #[test]
     fn a_header_must_tell_what_the_body_does() {
-        let call = Call { method: "tools/call".into(), name: Some("a".into()) };
+        let name = Some("a".into());
+        let kind = crate::call::Kind::Tool;
+        let call = Call { method: "tools/call".into(), name, kind, is_named: true, arguments: None, also: Vec::new() };
         let mut headers = HeaderMap::new();
         assert!(agree(&headers, &call).is_ok());
         headers.insert(METHOD, "tools/call".parse().unwrap());

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::members::Members;
 use super::method::{self, Named};
-use crate::call::{Call, Era};
+use crate::call::{Call, Era, Kind};
 use crate::reject::{Code, Reject, Verdict};
 
 /// Messages one batch may hold.
@@ -67,9 +67,34 @@ pub struct Params<'b> {
     uri: Option<Cow<'b, str>>,
     #[serde(borrow, rename = "taskId")]
     task_id: Option<Cow<'b, str>>,
+    #[serde(borrow)]
+    arguments: Option<&'b RawValue>,
+    #[serde(borrow, rename = "ref")]
+    reference: Option<&'b RawValue>,
+    #[serde(borrow)]
+    notifications: Option<&'b RawValue>,
     #[serde(borrow, rename = "_meta")]
     meta: Option<Meta<'b>>,
 }
+
+/// What a completion is for.
+#[derive(Debug, Default, Deserialize)]
+struct Reference<'b> {
+    #[serde(borrow)]
+    name: Option<Cow<'b, str>>,
+    #[serde(borrow)]
+    uri: Option<Cow<'b, str>>,
+}
+
+/// What a subscription asks for (MCP 2026-07-28).
+#[derive(Debug, Default, Deserialize)]
+struct Subscriptions<'b> {
+    #[serde(borrow, rename = "resourceSubscriptions", default)]
+    resources: Vec<Text<'b>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Text<'b>(#[serde(borrow)] Cow<'b, str>);
 
 #[derive(Debug, Default, Deserialize)]
 struct Meta<'b> {
@@ -86,8 +111,8 @@ impl<'b> Message<'b> {
     /// What is asked; `None` for a response, which asks nothing.
     pub fn call(&self) -> Option<Call<'b>> {
         let method = self.method.clone()?;
-        let name = self.params.as_ref().and_then(|params| params.acted_on(&method));
-        Some(Call { method, name })
+        let none = Params::default();
+        Some(self.params.as_ref().unwrap_or(&none).call(method))
     }
 
     fn read(body: &'b [u8]) -> Verdict<Self> {
@@ -108,18 +133,55 @@ impl<'b> Message<'b> {
 }
 
 impl<'b> Params<'b> {
-    fn acted_on(&self, method: &str) -> Option<Cow<'b, str>> {
-        match method::find(method)?.named {
-            Named::Nothing => None,
-            Named::Name => self.name.clone(),
-            Named::Uri => self.uri.clone(),
-            Named::TaskId => self.task_id.clone(),
+    /// The members of a REST request that say the same.
+    pub fn of(members: &Members<'b>) -> Self {
+        Self {
+            name: members.text("name"),
+            uri: members.text("uri"),
+            task_id: members.text("taskId"),
+            arguments: members.get("arguments"),
+            reference: members.get("ref"),
+            notifications: members.get("notifications"),
+            meta: None,
         }
+    }
+
+    /// What `method` asks with these params.
+    pub fn call(&self, method: Cow<'b, str>) -> Call<'b> {
+        let call =
+            |name, kind, is_named| Call { method: method.clone(), name, kind, is_named, arguments: self.arguments, also: Vec::new() };
+        let Some(row) = method::find(&method) else {
+            let kind = if method.starts_with("notifications/") { Kind::Protocol } else { Kind::Unknown };
+            return call(None, kind, false);
+        };
+        match row.named {
+            Named::Nothing if row.mcp == "subscriptions/listen" => Call { also: self.subscribed(), ..call(None, row.kind, false) },
+            Named::Nothing => call(None, row.kind, false),
+            Named::Name => call(self.name.clone(), row.kind, true),
+            Named::Uri => call(self.uri.clone(), row.kind, true),
+            Named::TaskId => call(self.task_id.clone(), row.kind, true),
+            Named::Reference => {
+                let reference = self.reference.and_then(|raw| serde_json::from_str::<Reference<'b>>(raw.get()).ok()).unwrap_or_default();
+                match reference {
+                    // Both would be judged as one and executed as the other.
+                    Reference { name: Some(_), uri: Some(_) } => call(None, row.kind, true),
+                    Reference { uri: Some(uri), .. } => call(Some(uri), Kind::Resource, true),
+                    Reference { name, .. } => call(name, Kind::Prompt, true),
+                }
+            }
+        }
+    }
+
+    fn subscribed(&self) -> Vec<Cow<'b, str>> {
+        let read = |raw: &'b RawValue| serde_json::from_str::<Subscriptions<'b>>(raw.get()).ok();
+        let subscriptions = self.notifications.and_then(read).unwrap_or_default();
+        subscriptions.resources.into_iter().map(|text| text.0).collect()
     }
 }
 
 /// What one native POST carries.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each request; a box would be an allocation for each")]
 pub enum Payload<'b> {
     One(Message<'b>),
     /// A JSON-RPC batch, which revision 2025-03-26 allows.
@@ -146,6 +208,14 @@ impl<'b> Payload<'b> {
     pub fn is_modern_batch(&self) -> bool {
         let modern = |message: &Message<'_>| message.version().is_some_and(|version| super::era_of(version) == Era::Modern);
         matches!(self, Self::Batch(messages) if messages.iter().any(modern))
+    }
+
+    /// What is asked, message by message.
+    pub fn calls(&self) -> Vec<Call<'b>> {
+        match self {
+            Self::One(message) => message.call().into_iter().collect(),
+            Self::Batch(messages) => messages.iter().filter_map(Message::call).collect(),
+        }
     }
 
     /// The single message, if it is one.

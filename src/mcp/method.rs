@@ -1,6 +1,8 @@
 //! The methods of the protocol in one table: how REST callers call them, where the name they act on stands, what a
 //! list calls its items.
 
+use crate::call::Kind;
+
 /// Where a request says what it acts on (MCP 2026-07-28, `Mcp-Name`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Named {
@@ -8,6 +10,8 @@ pub enum Named {
     Name,
     Uri,
     TaskId,
+    /// A prompt or a resource template in `ref`; no `Mcp-Name` tells it.
+    Reference,
 }
 
 /// One row of the table.
@@ -18,37 +22,39 @@ pub struct Method {
     /// The REST form's own word for it, if it has one.
     pub rest: Option<&'static str>,
     pub named: Named,
+    /// What it is about.
+    pub kind: Kind,
     /// The member of the result that is the answer of the v1 REST form; `None` is the whole result.
     pub result: Option<&'static str>,
     /// Whether the answer comes in pages (`cursor`, `nextCursor`).
     pub paged: bool,
 }
 
-const fn row(mcp: &'static str, rest: Option<&'static str>, named: Named, result: Option<&'static str>, paged: bool) -> Method {
-    Method { mcp, rest, named, result, paged }
+const fn row(mcp: &'static str, rest: Option<&'static str>, named: Named, kind: Kind, result: Option<&'static str>, paged: bool) -> Method {
+    Method { mcp, rest, named, kind, result, paged }
 }
 
 /// Every request a client may send; the order is that of the documentation.
 pub const METHODS: &[Method] = &[
-    row("tools/list", Some("list_tools"), Named::Nothing, Some("tools"), true),
-    row("tools/call", Some("call_tool"), Named::Name, Some("content"), false),
-    row("resources/list", Some("list_resources"), Named::Nothing, Some("resources"), true),
-    row("resources/templates/list", Some("list_resource_templates"), Named::Nothing, Some("resourceTemplates"), true),
-    row("resources/read", Some("read_resource"), Named::Uri, Some("contents"), false),
-    row("prompts/list", Some("list_prompts"), Named::Nothing, Some("prompts"), true),
-    row("prompts/get", Some("get_prompt"), Named::Name, Some("messages"), false),
-    row("completion/complete", Some("complete"), Named::Nothing, Some("completion"), false),
-    row("ping", Some("ping"), Named::Nothing, None, false),
-    row("initialize", None, Named::Nothing, None, false),
-    row("server/discover", None, Named::Nothing, None, false),
-    row("logging/setLevel", None, Named::Nothing, None, false),
-    row("resources/subscribe", None, Named::Uri, None, false),
-    row("resources/unsubscribe", None, Named::Uri, None, false),
-    row("subscriptions/listen", None, Named::Nothing, None, false),
-    row("tasks/get", None, Named::TaskId, None, false),
-    row("tasks/result", None, Named::TaskId, None, false),
-    row("tasks/update", None, Named::TaskId, None, false),
-    row("tasks/cancel", None, Named::TaskId, None, false),
+    row("tools/list", Some("list_tools"), Named::Nothing, Kind::Tool, Some("tools"), true),
+    row("tools/call", Some("call_tool"), Named::Name, Kind::Tool, Some("content"), false),
+    row("resources/list", Some("list_resources"), Named::Nothing, Kind::Resource, Some("resources"), true),
+    row("resources/templates/list", Some("list_resource_templates"), Named::Nothing, Kind::Resource, Some("resourceTemplates"), true),
+    row("resources/read", Some("read_resource"), Named::Uri, Kind::Resource, Some("contents"), false),
+    row("prompts/list", Some("list_prompts"), Named::Nothing, Kind::Prompt, Some("prompts"), true),
+    row("prompts/get", Some("get_prompt"), Named::Name, Kind::Prompt, Some("messages"), false),
+    row("completion/complete", Some("complete"), Named::Reference, Kind::Prompt, Some("completion"), false),
+    row("ping", Some("ping"), Named::Nothing, Kind::Protocol, None, false),
+    row("initialize", None, Named::Nothing, Kind::Protocol, None, false),
+    row("server/discover", None, Named::Nothing, Kind::Protocol, None, false),
+    row("logging/setLevel", None, Named::Nothing, Kind::Protocol, None, false),
+    row("resources/subscribe", None, Named::Uri, Kind::Resource, None, false),
+    row("resources/unsubscribe", None, Named::Uri, Kind::Resource, None, false),
+    row("subscriptions/listen", None, Named::Nothing, Kind::Protocol, None, false),
+    row("tasks/get", None, Named::TaskId, Kind::Task, None, false),
+    row("tasks/result", None, Named::TaskId, Kind::Task, None, false),
+    row("tasks/update", None, Named::TaskId, Kind::Task, None, false),
+    row("tasks/cancel", None, Named::TaskId, Kind::Task, None, false),
 ];
 
 /// The row of an MCP method name.

@@ -3,6 +3,7 @@
 //! (sealed session ids), `rest` (the REST form), `error` (what a server's error means to a REST caller).
 
 pub mod error;
+pub mod filter;
 pub mod headers;
 pub mod members;
 pub mod message;
@@ -10,6 +11,7 @@ pub mod method;
 pub mod rest;
 pub mod session;
 pub mod sse;
+pub mod strict;
 
 use crate::call::Era;
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::members::Members;
-use super::message::explain;
+use super::message::{self, explain};
 use super::method::{self, Method, Named};
 use crate::call::Call;
 use crate::reject::{Code, Reject, Verdict, clip};
@@ -91,8 +91,8 @@ impl<'b> Request<'b> {
     }
 
     /// What is asked.
-    pub fn call(&self) -> Call<'_> {
-        Call { method: Cow::Borrowed(self.method.mcp), name: self.name.as_deref().map(Cow::Borrowed) }
+    pub fn call(&self) -> Call<'b> {
+        message::Params::of(&self.params).call(Cow::Borrowed(self.method.mcp))
     }
 
     pub fn name(&self) -> Option<&str> {
@@ -119,7 +119,7 @@ fn rename(params: &mut Members<'_>, from: &str, to: &'static str) -> Verdict<()>
 
 fn named<'b>(method: &Method, params: &Members<'b>, word: &str) -> Verdict<Option<Cow<'b, str>>> {
     let member = match method.named {
-        Named::Nothing => return Ok(None),
+        Named::Nothing | Named::Reference => return Ok(None),
         Named::Name => "name",
         Named::Uri => "uri",
         Named::TaskId => "taskId",

@@ -1,22 +1,26 @@
-//! The page: what is asked of every request, in this order and no other. From where, where to, what; who, may they and
-//! how often join between "what" and the lane as their features arrive. Each stage takes what an earlier one produced,
-//! so the compiler keeps the order.
+//! The page: what is asked of every request, in this order and no other. From where, who, where to, what, may they; how
+//! often joins before the lane as its feature arrives. Each stage takes what an earlier one produced, so the compiler
+//! keeps the order: nothing can be permitted before it is known who asks, and nothing is sent that was not judged.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use pingora::protocols::http::ServerSession;
 
 use super::body;
 use super::ctx::{Ctx, Dialect};
+use super::who::{self, Caller};
+use crate::access;
 use crate::call::{Call, Era};
 use crate::config::Limits;
 use crate::mcp::message::{Message, Payload};
 use crate::mcp::rest::{self, Form};
 use crate::mcp::session::Session;
-use crate::mcp::{headers, message};
+use crate::mcp::{headers, message, strict};
+use crate::page::Page;
+use crate::principal::Principal;
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::{self, Route};
 use crate::snapshot::{Phase, State};
@@ -28,15 +32,20 @@ pub enum Plan<'b> {
     Native(Native<'b>),
     /// Translate, ask, and answer in an envelope.
     Rest(Rest<'b>),
-    /// Answer from what is known.
-    Page(Route<'b>),
+    /// Answer from what is known; to whom, where that matters.
+    Page(Route<'b>, Option<Arc<Principal>>),
+    /// Answer with this.
+    Answer(Page),
 }
 
 /// A native request, judged.
 pub struct Native<'b> {
     pub pool: Arc<Pool>,
+    pub principal: Arc<Principal>,
     /// What is asked, by a single request or notification.
     pub call: Option<Call<'b>>,
+    /// Whether the answer may list what the caller is not to see.
+    pub may_list: bool,
     /// The upstream session it belongs to.
     pub session: Option<Session>,
     /// What was judged is what is sent: the body as it was read.
@@ -46,14 +55,13 @@ pub struct Native<'b> {
 /// A REST request, judged.
 pub struct Rest<'b> {
     pub pool: Arc<Pool>,
+    pub principal: Arc<Principal>,
     pub payload: rest::Payload<'b>,
     pub form: Form,
 }
 
 /// The only revision with batches; it has no version header, so most requests of it are taken for it by default.
 const LAST_WITH_BATCHES: &str = "2025-03-26";
-/// Anonymous callers share one subject until authentication gives each their own.
-pub const ANONYMOUS: &str = "";
 
 /// Judges a request. `path` is its path; `read` is where its body is put for the plan to borrow from.
 ///
@@ -67,35 +75,60 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     ctx.dialect = if path.starts_with("/mcp/") { Dialect::Native } else { Dialect::Rest };
     // From where.
     judge_headers(client, limits)?;
-    snapshot.access.judge(address(client), host(client), &client.req_header().headers)?;
+    let request = client.req_header();
+    ctx.arrival.client = snapshot.access.client(address(client), is_tls(client), &request.headers);
+    ctx.arrival.shared_with = snapshot.access.judge(ctx.arrival.client, host(client), &request.headers)?;
+    if let Some(page) = access::preflight(&request.method, &request.headers) {
+        return Ok(Plan::Answer(page));
+    }
     if state.shared.life.phase() >= Phase::Draining && !matches!(found, Ok(route) if route.is_page()) {
         return Err(Reject::new(Code::Draining, "this gateway is about to stop").retry_after(Duration::from_secs(1)));
     }
-    // Where to.
     let route = found?;
     ctx.route = route.label();
-    let (Route::Rest { server, .. } | Route::Native { server }) = route else { return Ok(Plan::Page(route)) };
+    // Who.
+    if route.is_open() {
+        return Ok(Plan::Page(route, None));
+    }
+    let caller = who::recognise(state, client, ctx, route).await?;
+    // Where to. Whether a server exists is for those to know who may use it.
+    let (Route::Rest { server, .. } | Route::Native { server }) = route else { return Ok(Plan::Page(route, Some(caller.principal))) };
+    caller.enter(ctx, server)?;
     let pool = snapshot.upstream.pool(server).ok_or_else(|| Reject::unknown_server(server))?;
     ctx.told.server = Some(Arc::clone(&pool.server));
     // What.
-    if client.req_header().method == http::Method::POST {
+    if client.req_header().method == Method::POST {
         body::expect(client.req_header(), limits)?;
         *read = body::read(client, limits).await?;
+        strict::check(read)?;
     }
     let read: &'b Bytes = read;
     match route {
-        Route::Rest { form, .. } => Ok(Plan::Rest(Rest { pool, payload: rest::Payload::read(read)?, form })),
-        _ => native(state, client, pool, read).map(Plan::Native),
+        Route::Rest { form, .. } => rest(ctx, caller, pool, read, form).map(Plan::Rest),
+        _ => native(state, client, ctx, caller, pool, read).map(Plan::Native),
     }
 }
 
-fn native<'b>(state: &State, client: &ServerSession, pool: Arc<Pool>, body: &'b Bytes) -> Verdict<Native<'b>> {
+fn rest<'b>(ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes, form: Form) -> Verdict<Rest<'b>> {
+    // May they: each request on its own, so that one that is refused does not take a batch with it.
+    let judged = |request: rest::Request<'b>| {
+        permit(ctx, &caller, &pool, &request.call())?;
+        Ok(request)
+    };
+    let payload = match rest::Payload::read(body)? {
+        rest::Payload::One(request) => rest::Payload::One(judged(request)?),
+        rest::Payload::Batch(requests) => rest::Payload::Batch(requests.into_iter().map(|request| request.and_then(judged)).collect()),
+    };
+    Ok(Rest { pool, principal: caller.principal, payload, form })
+}
+
+fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes) -> Verdict<Native<'b>> {
     if !pool.takes_native() {
         let detail = format!("`{}` is served over REST only; use POST /api/mcp/{}", pool.server, pool.server);
         return Err(Reject::new(Code::UnknownServer, detail));
     }
     let request = client.req_header();
-    let payload = if request.method == http::Method::POST { Some(message::Payload::read(body)?) } else { None };
+    let payload = if request.method == Method::POST { Some(message::Payload::read(body)?) } else { None };
     let message = payload.as_ref().and_then(Payload::one);
     if payload.as_ref().is_some_and(Payload::is_modern_batch)
         || (payload.is_some() && message.is_none() && headers::version(&request.headers).is_some_and(|version| version > LAST_WITH_BATCHES))
@@ -107,15 +140,28 @@ fn native<'b>(state: &State, client: &ServerSession, pool: Arc<Pool>, body: &'b 
         // A modern message is judged by its body, so its headers must not tell otherwise.
         headers::agree(&request.headers, call)?;
     }
-    let session = session(state, &pool, &request.headers)?;
-    Ok(Native { pool, call, session, body: body.clone() })
+    // May they: every message of a batch, or none of it is sent, since a part would be another request.
+    let calls = payload.as_ref().map(Payload::calls).unwrap_or_default();
+    for call in &calls {
+        permit(ctx, &caller, &pool, call)?;
+    }
+    // A stream may replay what was asked elsewhere.
+    let may_list = request.method == Method::GET || calls.iter().any(|call| !call.is_named);
+    let session = session(state, &pool, &caller.principal, &request.headers)?;
+    Ok(Native { pool, principal: caller.principal, call, may_list, session, body: body.clone() })
 }
 
-/// Opens the session id the client holds. One we did not give, or gave for another server, is answered as a session that
-/// ended, which makes every client initialize anew.
-fn session(state: &State, pool: &Pool, headers: &HeaderMap) -> Verdict<Option<Session>> {
+/// May they, and are the arguments such as the tool takes.
+fn permit(ctx: &Ctx, caller: &Caller, pool: &Pool, call: &Call<'_>) -> Verdict<()> {
+    caller.may(ctx, &pool.server, call)?;
+    if ctx.snapshot.config.server.validate_arguments { pool.check_arguments(call) } else { Ok(()) }
+}
+
+/// Opens the session id the client holds. One we did not give, or gave for another server or to somebody else, is
+/// answered as a session that ended, which makes every client initialize anew.
+fn session(state: &State, pool: &Pool, principal: &Principal, headers: &HeaderMap) -> Verdict<Option<Session>> {
     let Some(token) = headers.get(headers::SESSION) else { return Ok(None) };
-    let opened = token.to_str().ok().and_then(|token| state.shared.sealer.open(&pool.server, ANONYMOUS, token));
+    let opened = token.to_str().ok().and_then(|token| state.shared.sealer.open(&pool.server, principal.binding(), token));
     match opened {
         Some(session) => Ok(Some(session)),
         None => Err(Reject::new(Code::UnknownSession, "unknown session; initialize again")),
@@ -139,8 +185,12 @@ fn address(client: &ServerSession) -> Option<std::net::IpAddr> {
     Some(client.client_addr()?.as_inet()?.ip())
 }
 
+fn is_tls(client: &ServerSession) -> bool {
+    client.digest().is_some_and(|digest| digest.ssl_digest.is_some())
+}
+
 /// `Host`, or `:authority` on HTTP/2; `None` when there is none or more than one.
-fn host(client: &ServerSession) -> Option<&str> {
+pub fn host(client: &ServerSession) -> Option<&str> {
     let request = client.req_header();
     let mut hosts = request.headers.get_all(http::header::HOST).iter();
     match (hosts.next(), hosts.next()) {

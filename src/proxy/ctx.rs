@@ -6,7 +6,9 @@ use std::time::Instant;
 use http::HeaderValue;
 use pingora::protocols::http::ServerSession;
 
+use crate::access::Client;
 use crate::observe::metrics::Outcome;
+use crate::principal::Principal;
 use crate::snapshot::{Phase, Snapshot, State};
 use crate::upstream::ask::Trace;
 
@@ -19,6 +21,8 @@ pub struct Ctx {
     pub dialect: Dialect,
     /// The `route` label.
     pub route: &'static str,
+    /// Who asks, once that is known.
+    pub principal: Option<Arc<Principal>>,
     pub told: Told,
     state: Arc<State>,
     counted: bool,
@@ -29,6 +33,10 @@ pub struct Arrival {
     pub started: Instant,
     pub request_id: HeaderValue,
     pub traceparent: HeaderValue,
+    /// The real client.
+    pub client: Client,
+    /// The origin of a page of another site that may read the answer.
+    pub shared_with: Option<HeaderValue>,
 }
 
 /// The form of answers and refusals.
@@ -61,9 +69,12 @@ impl Ctx {
                 started: Instant::now(),
                 request_id: HeaderValue::from_static("-"),
                 traceparent: HeaderValue::from_static("-"),
+                client: Client { peer: None, address: None, tls: false },
+                shared_with: None,
             },
             dialect: Dialect::Rest,
             route: "other",
+            principal: None,
             told: Told::default(),
             state: Arc::clone(state),
             counted: false,

@@ -6,12 +6,14 @@
 //! only there can a stream be ended cleanly on drain and one piece of code decide what goes upstream.
 
 pub mod admit;
+pub mod audit;
 pub mod body;
 pub mod ctx;
 pub mod native;
 pub mod record;
 pub mod reply;
 pub mod rest;
+pub mod who;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -28,7 +30,10 @@ use pingora::{Error, ErrorType, Result};
 use self::admit::Plan;
 use self::ctx::Ctx;
 use crate::observe::trace;
+use crate::page::Page;
+use crate::principal::Principal;
 use crate::reject::{Reject, Verdict};
+use crate::route::Route;
 use crate::sidecar;
 use crate::snapshot::State;
 
@@ -116,10 +121,19 @@ impl Gateway {
                 native::serve(&self.state, client, ctx, plan).await
             }
             Plan::Rest(plan) => rest::serve(&self.state, client, ctx, plan).await,
-            Plan::Page(route) => match sidecar::page(&self.state, &ctx.snapshot, *route) {
+            Plan::Answer(page) => reply::page(client, ctx, page.clone()).await.map(Ok),
+            Plan::Page(route, principal) => match self.page(client, ctx, *route, principal.as_deref()) {
                 Ok(page) => reply::page(client, ctx, page).await.map(Ok),
                 Err(reject) => Ok::<_, Box<Error>>(Err::<(), Reject>(reject)),
             },
         }
+    }
+
+    fn page(&self, client: &ServerSession, ctx: &Ctx, route: Route<'_>, principal: Option<&Principal>) -> Verdict<Page> {
+        if let Route::ProtectedResource(_) = route {
+            let (base, resource) = who::place(client, ctx, route);
+            return sidecar::protected_resource(&ctx.snapshot, &base, &resource);
+        }
+        sidecar::page(&self.state, &ctx.snapshot, route, principal)
     }
 }

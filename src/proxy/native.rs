@@ -9,19 +9,23 @@ use prometheus::IntGauge;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::admit::{ANONYMOUS, Native};
+use super::admit::Native;
 use super::ctx::Ctx;
 use super::record::outcome_of;
 use super::reply::{self, left};
 use crate::egress::{Failure, Incoming};
 use crate::exchange::native::{self, Open};
 use crate::exchange::relay::{self, End, Patience};
+use crate::exchange::sight::Sight;
+use crate::mcp::filter;
 use crate::mcp::headers;
 use crate::mcp::session::Session;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, Verdict};
 use crate::snapshot::State;
 
+/// Bytes of the longest list that is filtered.
+const MAX_LIST: usize = 16 << 20;
 /// Answers up to this size are looked at for how the call ended; failures are short.
 const JUDGED: usize = 8 << 10;
 
@@ -53,6 +57,9 @@ async fn answer(
         Ok(head) => head,
         Err(reject) => return (outcome_of(&reject), Ok(Err(reject))),
     };
+    if let Some(part) = restricted(ctx, plan) {
+        return Box::pin(filtered(state, client, ctx, opened, head, part)).await;
+    }
     let is_short = opened.incoming.announced().is_some_and(|length| length <= JUDGED) && !opened.incoming.is_event_stream();
     if !is_short {
         return relayed(state, client, ctx, opened.incoming, head).await;
@@ -125,7 +132,7 @@ fn seal(state: &State, plan: &Native<'_>, opened: &Open<'_>, head: &mut Response
     let id = opened.incoming.text(headers::SESSION).unwrap_or_default();
     let address = opened.incoming.address().to_string();
     let session = Session { backend: opened.backend.name().to_owned(), address, id: id.to_owned() };
-    let sealed = state.shared.sealer.seal(&plan.pool.server, ANONYMOUS, &session);
+    let sealed = state.shared.sealer.seal(&plan.pool.server, plan.principal.binding(), &session);
     let sealed = sealed.and_then(|token| HeaderValue::from_str(&token).ok());
     let sealed = sealed.ok_or_else(|| Reject::new(Code::BackendFailed, "the backend gave a session id that cannot be carried"))?;
     head.insert_header("Mcp-Session-Id", sealed).map_err(|e| Reject::new(Code::Internal, "the answer cannot be written").because(e))
@@ -146,13 +153,74 @@ async fn relayed(
         return (Outcome::Abandoned, Err(left()));
     }
     let _counted = is_stream.then(|| Streaming::begin(state));
-    let end = relay::body(client, incoming, patience, &state.shared.life).await;
+    let end = relay::body(client, incoming, patience, &state.shared.life, None).await;
+    settle(ctx, status, end)
+}
+
+fn settle(ctx: &mut Ctx, status: http::StatusCode, end: End) -> (Outcome, Result<Verdict<()>>) {
     ctx.told.bytes = end.bytes();
     match end {
         End::Whole { .. } | End::Closed { .. } => (judge(status, &[]), Ok(Ok(()))),
         End::ClientGone { .. } => (Outcome::Abandoned, Err(left())),
         End::Cut { cause, .. } => (Outcome::Failed, Err(Error::explain(ErrorType::ReadError, cause).into_up())),
     }
+}
+
+/// What of a server the caller sees, where that is not all and the answer may show it.
+fn restricted(ctx: &Ctx, plan: &Native<'_>) -> Option<Sight> {
+    if !plan.may_list {
+        return None;
+    }
+    Sight::of(&ctx.snapshot, &plan.principal, &plan.pool.server)
+}
+
+/// Hands on an answer that may list things, less what the caller may not use.
+async fn filtered(
+    state: &State,
+    client: &mut ServerSession,
+    ctx: &mut Ctx,
+    opened: Open<'_>,
+    mut head: ResponseHeader,
+    sight: Sight,
+) -> (Outcome, Result<Verdict<()>>) {
+    let status = head.status;
+    let keeps = |kind, name: &str| sight.keeps(kind, name);
+    let unreadable = || Reject::new(Code::BackendFailed, format!("backend {} gave a list that cannot be read", opened.backend.name()));
+    // A coding we did not ask for hides what is listed.
+    if opened.incoming.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        return (Outcome::Failed, Ok(Err(unreadable())));
+    }
+    if opened.incoming.is_event_stream() {
+        head.remove_header(&http::header::CONTENT_LENGTH);
+        if client.write_response_header(Box::new(head)).await.is_err() {
+            return (Outcome::Abandoned, Err(left()));
+        }
+        let _counted = Streaming::begin(state);
+        let patience = Patience::Idle(ctx.snapshot.config.server.limits.stream_idle);
+        let mut stream = filter::Stream::new(&keeps);
+        let end = relay::body(client, opened.incoming, patience, &state.shared.life, Some(&mut stream)).await;
+        return settle(ctx, status, end);
+    }
+    let unreadable = unreadable();
+    let collected = tokio::select! {
+        biased;
+        collected = tokio::time::timeout(opened.backend.conf.timeout, opened.incoming.collect(MAX_LIST)) => collected.unwrap_or(Err(Failure::TimedOut)),
+        () = relay::departure(client) => return (Outcome::Abandoned, Err(left())),
+    };
+    let body = match collected {
+        Ok(body) => body,
+        Err(failure) => return (Outcome::Failed, Ok(Err(crate::exchange::refuse(&failure.into(), &opened.backend)))),
+    };
+    let Ok(kept) = filter::message(&body, &keeps) else { return (Outcome::Failed, Ok(Err(unreadable))) };
+    let body = kept.map_or(body, Bytes::from);
+    let outcome = judge(status, body.get(..JUDGED).map_or(&body[..], |_| &[]));
+    ctx.told.bytes = body.len();
+    let written = async {
+        head.remove_header(&http::header::TRANSFER_ENCODING);
+        head.insert_header(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+        write(client, head, body).await
+    };
+    (outcome, written.await.map(Ok))
 }
 
 /// Counts an open stream for as long as it lives.

@@ -13,7 +13,11 @@ use crate::snapshot::State;
 #[derive(Serialize)]
 struct Access<'a> {
     request_id: &'a str,
-    client: Option<String>,
+    client: Option<std::net::IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
     http_method: &'a str,
     route: &'static str,
     status: u16,
@@ -46,7 +50,9 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
     if log::log_enabled!(target: "access", log::Level::Info) {
         let access = Access {
             request_id: ctx.request_id(),
-            client: client.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip().to_string()),
+            client: ctx.arrival.client.address,
+            principal: ctx.principal.as_deref().map(|principal| clip(&principal.identity.subject)).filter(|subject| !subject.is_empty()),
+            tenant: ctx.principal.as_deref().and_then(|principal| principal.identity.tenant.as_deref()).map(clip),
             http_method: method,
             route: ctx.route,
             status,

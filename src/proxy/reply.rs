@@ -10,6 +10,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::ctx::{Ctx, Dialect};
+use crate::access;
 use crate::egress::Incoming;
 use crate::mcp::message;
 use crate::page::Page;
@@ -33,6 +34,7 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
     for (name, value) in page.headers {
         head.append_header(name, value)?;
     }
+    share(&mut head, ctx)?;
     ctx.told.bytes = page.body.len();
     ctx.farewell(client);
     let is_head = client.req_header().method == http::Method::HEAD;
@@ -70,6 +72,9 @@ pub async fn refuse(client: &mut ServerSession, ctx: &mut Ctx, reject: &Reject, 
     if let Some(allow) = reject.allow {
         headers.push((header::ALLOW, HeaderValue::from_static(allow)));
     }
+    if let Some(challenge) = reject.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+        headers.push((header::WWW_AUTHENTICATE, challenge));
+    }
     if let Some(wait) = reject.retry_after {
         headers.push((header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1))));
     }
@@ -97,6 +102,7 @@ pub fn relayed(incoming: &Incoming<'_>, ctx: &Ctx, client: &ServerSession) -> Re
         head.remove_header(&name);
     }
     head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
+    share(&mut head, ctx)?;
     frame(&mut head, client)?;
     Ok(head)
 }
@@ -110,8 +116,17 @@ pub fn events(ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
     head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static(EVENTS))?;
     head.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
     head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
+    share(&mut head, ctx)?;
     frame(&mut head, client)?;
     Ok(head)
+}
+
+/// Lets a page of a listed origin read the answer (CORS).
+fn share(head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
+    for (name, value) in ctx.arrival.shared_with.iter().flat_map(access::shared_with) {
+        head.append_header(name, value)?;
+    }
+    Ok(())
 }
 
 /// Without a length an H1 body needs chunks, or it would end with the connection.

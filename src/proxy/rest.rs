@@ -18,6 +18,7 @@ use super::record::outcome_of;
 use super::reply::{self, left};
 use crate::exchange::call::{Call, Done};
 use crate::exchange::relay;
+use crate::exchange::sight::Sight;
 use crate::mcp::message::Response;
 use crate::mcp::rest::{Payload, Request};
 use crate::mcp::sse;
@@ -97,6 +98,8 @@ fn call<'c>(
         pool: &plan.pool,
         request,
         form: plan.form,
+        owner: plan.principal.binding(),
+        sight: if request.method.paged { Sight::of(&ctx.snapshot, &plan.principal, &plan.pool.server) } else { None },
         trace: ctx.trace(),
         started: ctx.arrival.started,
         notices,

@@ -14,6 +14,8 @@ pub enum Route<'p> {
     Metrics,
     Servers,
     OpenApi,
+    /// OAuth metadata of the resource at this path below us (RFC 9728).
+    ProtectedResource(&'p str),
     /// `/docs` and the files below it; empty for the page itself.
     Docs(&'p str),
     Rest {
@@ -34,6 +36,7 @@ impl Route<'_> {
             Self::Metrics => "/metrics",
             Self::Servers => "/api/servers",
             Self::OpenApi => "/openapi.json",
+            Self::ProtectedResource(_) => "/.well-known/oauth-protected-resource",
             Self::Docs(_) => "/docs",
             Self::Rest { form: Form::V1, .. } => "/api/mcp/{server}",
             Self::Rest { form: Form::V2, .. } => "/api/v2/mcp/{server}",
@@ -44,6 +47,11 @@ impl Route<'_> {
     /// Whether it is answered from memory, without a backend.
     pub const fn is_page(&self) -> bool {
         !matches!(self, Self::Rest { .. } | Self::Native { .. })
+    }
+
+    /// Whether nobody needs to say who they are.
+    pub const fn is_open(&self) -> bool {
+        self.is_page() && !matches!(self, Self::Servers)
     }
 
     /// The methods it answers, as `Allow` lists them.
@@ -88,6 +96,10 @@ fn deeper(path: &str) -> Option<Route<'_>> {
     if let Some(file) = path.strip_prefix("/docs/") {
         return Some(Route::Docs(file));
     }
+    if let Some(resource) = path.strip_prefix("/.well-known/oauth-protected-resource") {
+        let known = matches!(resource, "" | "/mcp") || resource.strip_prefix("/mcp/").and_then(segment).is_some();
+        return known.then_some(Route::ProtectedResource(resource));
+    }
     let rest = path.strip_prefix("/api/")?;
     let (form, rest) = match rest.split_once('/')? {
         ("v1", rest) => (Form::V1, rest),
@@ -117,9 +129,21 @@ mod tests {
 
     #[test]
     fn nothing_near_a_path_leads_there() {
-        for path in
-            ["", "/", "//health", "/health/", "/./health", "/%2e%2e/health", "/mcp/", "/mcp/a/b", "/api/v3/mcp/a", "/api/mcp/", "/HEALTH"]
-        {
+        for path in [
+            "",
+            "/",
+            "//health",
+            "/health/",
+            "/./health",
+            "/%2e%2e/health",
+            "/mcp/",
+            "/mcp/a/b",
+            "/api/v3/mcp/a",
+            "/api/mcp/",
+            "/HEALTH",
+            "/.well-known/oauth-protected-resource/",
+            "/.well-known/oauth-protected-resourcex",
+        ] {
             assert_eq!(lookup(path), None, "{path}");
         }
         assert_eq!(find(&Method::PUT, "/mcp/a").unwrap_err().code, Code::MethodNotAllowed);

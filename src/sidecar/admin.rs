@@ -13,7 +13,8 @@ use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::oneshot;
 
-use crate::access::Access;
+use super::csrf::Tokens;
+use crate::access::{self, Access};
 use crate::observe::trace;
 use crate::page::Page;
 use crate::reject::{Code, Reject, Verdict};
@@ -22,8 +23,18 @@ use crate::snapshot::{Reload, State};
 
 /// The admin service.
 pub struct Admin {
-    pub state: Arc<State>,
+    state: Arc<State>,
+    csrf: Tokens,
 }
+
+impl Admin {
+    pub fn new(state: Arc<State>) -> Self {
+        Self { state, csrf: Tokens::new() }
+    }
+}
+
+/// The header that shows an action to come from a page of ours.
+const CSRF: &str = "x-csrf-token";
 
 #[async_trait]
 impl ServeHttp for Admin {
@@ -39,6 +50,8 @@ impl ServeHttp for Admin {
             .header(header::CONTENT_LENGTH, page.body.len())
             .header(header::CACHE_CONTROL, "no-store")
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+            .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+            .header(header::REFERRER_POLICY, "no-referrer")
             .header("X-Request-ID", request_id);
         for (name, value) in page.headers {
             response = response.header(name, value);
@@ -57,17 +70,21 @@ fn refusal(reject: &Reject, request_id: &str) -> Page {
 }
 
 impl Admin {
-    async fn answer(&self, client: &ServerSession) -> Verdict<Page> {
+    async fn answer(&self, client: &mut ServerSession) -> Verdict<Page> {
         self.guard(client)?;
-        let request = client.req_header();
+        let request = client.req_header().clone();
         let snapshot = self.state.snapshot();
         match (&request.method, request.uri.path()) {
-            (&Method::GET, "/health") => super::page(&self.state, &snapshot, Route::Health),
-            (&Method::GET, "/ready") => super::page(&self.state, &snapshot, Route::Ready),
+            (&Method::GET, "/health") => super::page(&self.state, &snapshot, Route::Health, None),
+            (&Method::GET, "/ready") => super::page(&self.state, &snapshot, Route::Ready, None),
             (&Method::GET, "/metrics") => Ok(super::metrics(&self.state)),
             (&Method::GET, "/admin/config") => Ok(json_page(&Effective { revision: snapshot.revision, config: &snapshot.config })),
+            (&Method::GET, "/admin/csrf") => Ok(json_page(&json!({ "token": self.csrf.issue() }))),
             (&Method::POST, "/admin/reload") => self.reload().await,
-            (_, "/health" | "/ready" | "/metrics" | "/admin/config") => Err(Reject::method_not_allowed("GET")),
+            (method, path) if path == "/admin/keys" || path.starts_with("/admin/keys/") => {
+                super::keys::answer(&snapshot, client, &method.clone(), path).await
+            }
+            (_, "/health" | "/ready" | "/metrics" | "/admin/config" | "/admin/csrf") => Err(Reject::method_not_allowed("GET")),
             (_, "/admin/reload") => Err(Reject::method_not_allowed("POST")),
             _ => Err(Reject::new(Code::NotFound, "no such path on the admin listener")),
         }
@@ -77,10 +94,17 @@ impl Admin {
         let request = client.req_header();
         let address = client.client_addr().and_then(|address| Some(address.as_inet()?.ip()));
         let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        Access::default().judge(address, host, &request.headers)?;
+        let peer = access::Client { peer: address, address, tls: false };
+        Access::default().judge(peer, host, &request.headers)?;
         let site = request.headers.get("sec-fetch-site").map(header::HeaderValue::as_bytes);
         if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
             return Err(Reject::new(Code::OriginForbidden, "no other site may drive the admin listener"));
+        }
+        // A page of ours shows that it was written by us: it alone could read the token.
+        let acts = !matches!(request.method, Method::GET | Method::HEAD);
+        let is_browser = request.headers.contains_key(header::ORIGIN) || request.headers.contains_key(header::COOKIE) || site.is_some();
+        if acts && is_browser && !self.csrf.is_good(request.headers.get(CSRF)) {
+            return Err(Reject::new(Code::OriginForbidden, "a browser's action needs X-CSRF-Token from GET /admin/csrf"));
         }
         let snapshot = self.state.snapshot();
         let Some(token) = &snapshot.config.server.admin_token else { return Ok(()) };
@@ -115,6 +139,6 @@ struct Effective<'a> {
     config: &'a crate::config::Config,
 }
 
-fn json_page(value: &impl Serialize) -> Page {
+pub(super) fn json_page(value: &impl Serialize) -> Page {
     Page::json(200, serde_json::to_vec_pretty(value).unwrap_or_default())
 }

@@ -3,14 +3,18 @@
 //! background service (`bootstrap/caretaker`), never on the request path.
 
 pub mod admin;
+mod csrf;
 mod docs;
 mod health;
+mod keys;
 pub mod openapi;
 mod servers;
 
 use http::header::{self, HeaderValue};
 
+use crate::auth::challenge;
 use crate::page::Page;
+use crate::principal::Principal;
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::Route;
 use crate::snapshot::{Snapshot, State};
@@ -19,17 +23,30 @@ use crate::snapshot::{Snapshot, State};
 ///
 /// # Errors
 /// `not_found` for what is switched off or does not exist.
-pub fn page(state: &State, snapshot: &Snapshot, route: Route<'_>) -> Verdict<Page> {
+pub fn page(state: &State, snapshot: &Snapshot, route: Route<'_>, principal: Option<&Principal>) -> Verdict<Page> {
     match route {
         Route::Health => Ok(health::health(snapshot)),
         Route::Ready => Ok(health::ready(state, snapshot)),
         Route::Metrics if snapshot.config.observability.metrics => Ok(metrics(state)),
         Route::Metrics => Err(Reject::new(Code::NotFound, "metrics are switched off (observability.metrics.enabled)")),
-        Route::Servers => Ok(servers::list(snapshot)),
+        Route::Servers => Ok(servers::list(snapshot, principal)),
         Route::OpenApi => Ok(Page::json(200, openapi::document(&servers::names(snapshot)))),
         Route::Docs(file) => docs::file(file),
-        Route::Rest { .. } | Route::Native { .. } => Err(Reject::new(Code::Internal, "not a page")),
+        Route::Rest { .. } | Route::Native { .. } | Route::ProtectedResource(_) => Err(Reject::new(Code::Internal, "not a page")),
     }
+}
+
+/// OAuth metadata of the resource at `path` below our public URL `base` (RFC 9728).
+///
+/// # Errors
+/// `not_found` where no authorization server is configured.
+pub fn protected_resource(snapshot: &Snapshot, base: &str, path: &str) -> Verdict<Page> {
+    let oauth2 = snapshot.auth.conf().and_then(|auth| auth.oauth2.as_ref()).filter(|oauth2| !oauth2.authorization_servers.is_empty());
+    let oauth2 =
+        oauth2.ok_or_else(|| Reject::new(Code::NotFound, "no authorization server is configured (auth.oauth2.authorization_servers)"))?;
+    let document = challenge::metadata(oauth2, snapshot.permits.scopes(), base, path);
+    // Without a configured URL the document depends on how we were called.
+    Ok(Page::json(200, document).with(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
 }
 
 fn metrics(state: &State) -> Page {

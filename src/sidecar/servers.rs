@@ -3,8 +3,13 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::permit::View;
+use crate::call::Kind;
 use crate::page::Page;
+use crate::principal::Principal;
 use crate::snapshot::Snapshot;
+use crate::upstream::backend::Backend;
+use crate::upstream::facts::{Server, Speaks};
 
 /// The aggregated list.
 #[derive(Serialize, ToSchema)]
@@ -33,23 +38,35 @@ struct Row {
     backend_era: Option<&'static str>,
 }
 
-/// The page: one row per server and backend, sorted.
-pub fn list(snapshot: &Snapshot) -> Page {
-    let mut servers: Vec<Row> = snapshot.upstream.backends.iter().flat_map(|backend| rows(backend)).collect();
+/// The page: one row per server and backend, sorted; only what the caller may use.
+pub fn list(snapshot: &Snapshot, principal: Option<&Principal>) -> Page {
+    let sees = |row: &Row| principal.is_none_or(|principal| snapshot.permits.enter(principal, &row.name).is_ok());
+    let rows = snapshot.upstream.backends.iter().flat_map(|backend| rows(backend, snapshot, principal));
+    let mut servers: Vec<Row> = rows.filter(sees).collect();
     servers.sort_by(|a, b| (&a.name, &a.backend).cmp(&(&b.name, &b.backend)));
     Page::json(200, serde_json::to_vec(&Servers { servers }).unwrap_or_default())
 }
 
-fn rows(backend: &crate::upstream::backend::Backend) -> Vec<Row> {
+/// How many of a server's tools the caller may use.
+fn count(snapshot: &Snapshot, principal: Option<&Principal>, name: &str, server: &Server) -> usize {
+    match (principal.map(|principal| snapshot.permits.view(principal, name)), &server.tools) {
+        (Some(View::Part(part)), Some(tools)) => tools.keys().filter(|tool| part.keeps(Kind::Tool, tool)).count(),
+        // A number without names cannot be divided.
+        (Some(View::Part(_)), None) => 0,
+        _ => server.count().unwrap_or_default(),
+    }
+}
+
+fn rows(backend: &Backend, snapshot: &Snapshot, principal: Option<&Principal>) -> Vec<Row> {
     let facts = backend.facts();
-    let row = |(name, server): (&String, &crate::upstream::facts::Server)| Row {
+    let row = |(name, server): (&String, &Server)| Row {
         name: name.clone(),
         backend: backend.name().to_owned(),
         status: if backend.is_healthy() { "healthy" } else { "unhealthy" },
-        tools_count: server.count().unwrap_or_default(),
+        tools_count: count(snapshot, principal, name, server),
         last_health_check: backend.last_check().map(|time| format!("{time:.0}")),
         protocol_version: server.version.clone(),
-        backend_era: facts.speaks.map(crate::upstream::facts::Speaks::name),
+        backend_era: facts.speaks.map(Speaks::name),
     };
     facts.servers.iter().map(row).collect()
 }

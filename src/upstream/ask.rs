@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::backend::Backend;
 use super::cancel::Unanswered;
 use super::facts::Speaks;
-use super::session_pool::{Session, Slot};
+use super::session_pool::{Abandoned, Session, Slot};
 use crate::call::Era;
 use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
 use crate::mcp::message::Response;
@@ -37,6 +37,8 @@ pub(super) const UNSENDABLE: Trouble = Trouble::Protocol("a header value that ca
 /// What is asked.
 pub struct Question<'q> {
     pub server: &'q str,
+    /// Whose session with a legacy server is used: sessions may hold state of their owner. Empty is ours and everybody's.
+    pub owner: &'q str,
     pub method: &'q str,
     /// The tool, prompt, URI or task, for `Mcp-Name`.
     pub name: Option<&'q str>,
@@ -134,6 +136,19 @@ pub async fn session(client: &Client, backend: &Backend, target: &Arc<Target>, q
     exchange.slot().obtain(exchange.open()).await
 }
 
+/// Tells a server that one of our sessions ended. A server that cannot be told ends it by itself in time.
+pub async fn end(client: &Client, backend: &Backend, abandoned: &Abandoned) {
+    let Some(id) = &abandoned.session.id else { return };
+    let Some(target) = backend.target_at(&abandoned.place.address.to_string()) else { return };
+    let mut head = backend.request("DELETE", &abandoned.place.path, JSON_OR_EVENTS);
+    let written = head.text("mcp-session-id", id).and_then(|()| head.text("mcp-protocol-version", &abandoned.session.version));
+    if written.is_ok()
+        && let Ok(incoming) = client.send(&target, head, Bytes::new(), OPENING).await
+    {
+        let _ = timeout(OPENING, incoming.collect(MAX_ANSWER)).await;
+    }
+}
+
 /// As whom a message is sent.
 #[derive(Clone, Copy)]
 pub(super) enum Manner<'s> {
@@ -163,7 +178,7 @@ pub(super) struct Exchange<'a, 'q> {
 impl Exchange<'_, '_> {
     /// Servers behind one endpoint share a session; another address of the same name is another endpoint.
     fn slot(&self) -> Arc<Slot> {
-        self.backend.sessions.slot(self.target.address, &self.backend.mcp_path(self.question.server))
+        self.backend.sessions.slot(self.target.address, self.backend.mcp_path(self.question.server), self.question.owner)
     }
 
     async fn in_session(&self) -> Result<Reply, Trouble> {

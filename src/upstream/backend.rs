@@ -11,14 +11,12 @@ use pingora::lb::Backends;
 
 use super::facts::{Facts, Speaks};
 use super::health::Check;
-use super::peer::{Dialer, Resolver};
+use super::peer::Resolver;
 use super::session_pool::SessionPool;
 use crate::config::{self, Protocol};
-use crate::egress::{Client, Outgoing, Target};
+use crate::egress::dial::Dialer;
+use crate::egress::{AGENT, Client, Outgoing, Target};
 use crate::observe::metrics::{BackendMeter, Metrics};
-
-/// How we call ourselves.
-const AGENT: &str = concat!("mcp-gateway/", env!("CARGO_PKG_VERSION"));
 
 /// One instance that serves MCP servers.
 pub struct Backend {
@@ -49,7 +47,7 @@ impl Backend {
         metrics: &Metrics,
         probes: &Arc<Client>,
     ) -> Result<Arc<Self>, String> {
-        let dialer = Dialer::new(conf)?;
+        let dialer = Dialer::new(&conf.name, &conf.url, conf.tls.sni.as_deref(), conf.tls.ca.as_ref())?;
         let backend = Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
             let mut addresses = Backends::new(Box::new(Resolver::new(conf)));
             addresses.set_health_check(Box::new(Check::new(this.clone(), Arc::clone(probes), thresholds)));

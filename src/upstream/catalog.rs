@@ -20,6 +20,7 @@ use crate::egress::Client;
 use crate::mcp::message::Answer;
 use crate::mcp::method::{self, Method};
 use crate::mcp::{self, error, headers, rest};
+use crate::schema::Schema;
 
 /// Deadline of one background question.
 const WAIT: Duration = Duration::from_secs(10);
@@ -136,7 +137,7 @@ async fn question(client: &Client, backend: &Backend, server: &str, method: &str
 }
 
 fn plain<'q>(server: &'q str, method: &'q str, encode: &'q (dyn Fn(Era, u64) -> Vec<u8> + Sync)) -> Question<'q> {
-    Question { server, method, name: None, params: &[], encode, trace: None, deadline: Instant::now() + WAIT, notices: None }
+    Question { server, owner: "", method, name: None, params: &[], encode, trace: None, deadline: Instant::now() + WAIT, notices: None }
 }
 
 /// Learns the tools of every server of an MCP backend. A server that cannot be asked keeps its old tools.
@@ -186,7 +187,11 @@ fn read_page(method: &Method, reply: &Reply, tools: &mut BTreeMap<String, Tool>)
     };
     let page = rest::page(method, &result).map_err(|e| e.to_string())?;
     let listed: Vec<Listed<'_>> = serde_json::from_str(page.whole).map_err(|e| e.to_string())?;
-    tools.extend(listed.into_iter().map(|tool| (tool.name, Tool { params: tool.schema.map(headers::params).unwrap_or_default() })));
+    let known = |schema: Option<&RawValue>| Tool {
+        params: schema.map(headers::params).unwrap_or_default(),
+        schema: schema.map(|schema| Arc::new(Schema::new(schema))),
+    };
+    tools.extend(listed.into_iter().map(|tool| (tool.name, known(tool.schema))));
     Ok(page.next.map(std::borrow::Cow::into_owned))
 }
 

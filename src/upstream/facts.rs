@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::call::Era;
 use crate::mcp::headers::Param;
+use crate::schema::Schema;
 
 /// What is known of one backend. Kept through outages: an unreachable backend is still the one that serves its servers.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,4 +59,6 @@ impl Server {
 pub struct Tool {
     /// Arguments that must also travel as headers.
     pub params: Vec<Param>,
+    /// What its arguments must be, where they are checked (`server.validate_arguments`).
+    pub schema: Option<Arc<Schema>>,
 }

@@ -121,8 +121,17 @@ async fn mcp(client: &Client, backend: &Backend, target: &Arc<Target>, wait: Dur
         _ => (Era::Modern, "server/discover"),
     };
     let encode = |era, id| super::catalog::request(method, era, id, None);
-    let question =
-        Question { server, method, name: None, params: &[], encode: &encode, trace: None, deadline: Instant::now() + wait, notices: None };
+    let question = Question {
+        server,
+        owner: "",
+        method,
+        name: None,
+        params: &[],
+        encode: &encode,
+        trace: None,
+        deadline: Instant::now() + wait,
+        notices: None,
+    };
     match ask::ask_at(client, backend, target, era, &question).await {
         Ok(_) => Ok(()),
         // A legacy server may refuse the modern question in words of its own; it is alive.

@@ -112,6 +112,9 @@ pub async fn tend(backend: Arc<Backend>, probes: Arc<Client>, changed: impl Fn()
     let mut asked: Option<Instant> = None;
     let mut seen = false;
     loop {
+        for abandoned in backend.sessions.abandoned() {
+            ask::end(&probes, &backend, &abandoned).await;
+        }
         if asked.is_some_and(|at| at.elapsed() < FACTS_AGE) {
             backend.check().await;
             if backend.publish_health() {

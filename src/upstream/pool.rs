@@ -10,6 +10,7 @@ use super::facts::Tool;
 use crate::call::Call;
 use crate::mcp::method::METHODS;
 use crate::observe::metrics::{Meter, Metrics};
+use crate::reject::Verdict;
 
 /// What a request demands of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,19 @@ impl Pool {
     /// Whether the catalogue knows the tool; `true` while no member has told its tools.
     pub fn knows_tool(&self, tool: &str) -> bool {
         self.meters.tools.contains_key(tool) || self.members.iter().all(|member| member.tools.is_none())
+    }
+
+    /// Checks the arguments of a tool call against the schema its server published, where that is wished and known.
+    ///
+    /// # Errors
+    /// `invalid_params` naming the places at fault as JSON pointers.
+    pub fn check_arguments(&self, call: &Call<'_>) -> Verdict<()> {
+        if call.method != "tools/call" {
+            return Ok(());
+        }
+        let name = call.name.as_deref().unwrap_or_default();
+        let schema = self.members.iter().find_map(|member| member.tool(name)?.schema.as_ref());
+        schema.map_or(Ok(()), |schema| schema.check(call.arguments))
     }
 
     /// The metric handles for a call. Names outside the catalogue share one series.

@@ -1,12 +1,19 @@
 //! The gateway's own legacy sessions: the one place that holds their state. REST callers have no session, legacy
-//! servers demand one, so each backend and server has one of ours, opened by the first caller that needs it (everyone
-//! else waits for that one), used by all, and replaced once when the server forgot it.
+//! servers demand one, so each caller has one with each backend and server it uses, opened by the first request that needs
+//! it (the caller's other ones wait for that one) and replaced once when the server forgot it. Callers do not share them,
+//! because what one leaves in a session another would find; all the anonymous are one caller.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use moka::sync::Cache;
+
+/// Sessions kept with one backend.
+const MOST: u64 = 10_000;
+/// How long an unused session is kept.
+const IDLE: Duration = Duration::from_secs(600);
 
 /// A session the gateway holds with a legacy server.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,18 +62,50 @@ impl Slot {
     }
 }
 
-/// The sessions with one backend, by address and MCP path.
-#[derive(Default)]
-pub struct SessionPool(Mutex<HashMap<SocketAddr, HashMap<String, Arc<Slot>>>>);
+/// Where a session is, and whose.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub address: SocketAddr,
+    pub path: String,
+    pub owner: Box<str>,
+}
+
+/// A session nobody used for a while; its server is told that it ended.
+pub struct Abandoned {
+    pub place: Place,
+    pub session: Arc<Session>,
+}
+
+/// The sessions with one backend. Bounded, and closed when idle: each may cost its server hundreds of kilobytes.
+pub struct SessionPool {
+    slots: Cache<Arc<Place>, Arc<Slot>>,
+    abandoned: Arc<Mutex<Vec<Abandoned>>>,
+}
+
+impl Default for SessionPool {
+    fn default() -> Self {
+        let abandoned: Arc<Mutex<Vec<Abandoned>>> = Arc::default();
+        let list = Arc::clone(&abandoned);
+        let slots =
+            Cache::builder().max_capacity(MOST).time_to_idle(IDLE).eviction_listener(move |place: Arc<Arc<Place>>, slot: Arc<Slot>, _| {
+                let Some(session) = slot.current() else { return };
+                let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
+                list.push(Abandoned { place: Place::clone(&place), session });
+            });
+        Self { slots: slots.build(), abandoned }
+    }
+}
 
 impl SessionPool {
-    pub fn slot(&self, address: SocketAddr, path: &str) -> Arc<Slot> {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let slots = slots.entry(address).or_default();
-        if let Some(slot) = slots.get(path) {
-            return Arc::clone(slot);
-        }
-        Arc::clone(slots.entry(path.to_owned()).or_default())
+    pub fn slot(&self, address: SocketAddr, path: String, owner: &str) -> Arc<Slot> {
+        let place = Arc::new(Place { address, path, owner: owner.into() });
+        self.slots.get_with(place, Arc::default)
+    }
+
+    /// Takes the sessions that were given up since the last time.
+    pub fn abandoned(&self) -> Vec<Abandoned> {
+        self.slots.run_pending_tasks();
+        std::mem::take(&mut *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

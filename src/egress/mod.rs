@@ -4,6 +4,9 @@
 //! Header and body go out in one write: Pingora's client session flushes the header by itself, which costs a system
 //! call here and a packet at the backend for every request (measured: three sends for each proxied call, now two).
 
+pub mod dial;
+pub mod web;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +22,8 @@ use pingora::upstreams::peer::{HttpPeer, Peer as _};
 use pingora::{Error, ErrorType};
 use tokio::io::AsyncWriteExt as _;
 
+/// How we call ourselves.
+pub const AGENT: &str = concat!("mcp-gateway/", env!("CARGO_PKG_VERSION"));
 /// Bodies up to this size are copied behind the header to go out in the same write.
 const TOGETHER: usize = 16 << 10;
 

@@ -1,0 +1,166 @@
+//! Where managed keys are kept. Both stores change one record at a time and atomically, and tell cheaply whether
+//! anything changed since they were last read.
+
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::keys::{Record, Records};
+use crate::store::redis::Redis;
+
+/// Redis: a hash of records by id, a counter of changes, a hash of last uses.
+const KEYS: &str = "mcp-gateway:keys";
+const VERSION: &str = "mcp-gateway:keys:version";
+const USED: &str = "mcp-gateway:keys:used";
+/// Attempts at a record that others change at the same time.
+const ATTEMPTS: usize = 5;
+
+/// Replaces a record if it is still what was read; the keys share a hash tag's worth of one node by being few.
+const REPLACE: &str = r"
+local old = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+if old ~= ARGV[2] then return 0 end
+if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
+redis.call('INCR', KEYS[2])
+return 1";
+
+/// What a record becomes: `None` to leave it, `Some(None)` to remove it.
+pub type Change<'c> = dyn Fn(Option<&Record>) -> Option<Option<Record>> + Send + Sync + 'c;
+
+/// A store of managed keys.
+pub enum Store {
+    File(PathBuf),
+    Redis(Box<Redis>),
+}
+
+/// The records as of a version.
+pub struct Changed {
+    pub version: String,
+    pub records: Records,
+}
+
+impl Store {
+    /// The records, where they can be had without waiting for anybody.
+    pub fn read_now(&self) -> Option<Result<Records, String>> {
+        match self {
+            Self::File(path) => Some(read(path)),
+            Self::Redis(_) => None,
+        }
+    }
+
+    /// The records if they changed since version `seen`.
+    ///
+    /// # Errors
+    /// Why the store cannot be read.
+    pub async fn changed(&self, seen: Option<&str>) -> Result<Option<Changed>, String> {
+        let version = match self {
+            Self::File(path) => stamp(path),
+            Self::Redis(redis) => redis.query::<Option<u64>>(redis::cmd("GET").arg(VERSION)).await?.unwrap_or_default().to_string(),
+        };
+        if seen == Some(version.as_str()) {
+            return Ok(None);
+        }
+        let records = match self {
+            Self::File(path) => read(path)?,
+            Self::Redis(redis) => fetch(redis).await?,
+        };
+        Ok(Some(Changed { version, records }))
+    }
+
+    /// Changes one record; tells whether there was something to change.
+    ///
+    /// # Errors
+    /// Why the store cannot be written.
+    pub async fn update(&self, id: &str, change: &Change<'_>) -> Result<bool, String> {
+        match self {
+            Self::File(path) => locked(path, |records| match change(records.get(id)) {
+                None => false,
+                Some(Some(record)) => {
+                    records.insert(id.to_owned(), record);
+                    true
+                }
+                Some(None) => records.remove(id).is_some(),
+            }),
+            Self::Redis(redis) => replace(redis, id, change).await,
+        }
+    }
+
+    /// Writes when keys were last used.
+    ///
+    /// # Errors
+    /// Why the store cannot be written.
+    pub async fn note_usage(&self, used: &[(String, i64)]) -> Result<(), String> {
+        match self {
+            Self::File(path) => locked(path, |records| {
+                for (id, at) in used {
+                    if let Some(record) = records.get_mut(id) {
+                        record.last_used = record.last_used.max(Some(*at));
+                    }
+                }
+                true
+            })
+            .map(drop),
+            Self::Redis(redis) => redis.query(redis::cmd("HSET").arg(USED).arg(used)).await,
+        }
+    }
+}
+
+async fn fetch(redis: &Redis) -> Result<Records, String> {
+    let texts: Vec<(String, String)> = redis.query(redis::cmd("HGETALL").arg(KEYS)).await?;
+    let used: std::collections::HashMap<String, i64> = redis.query(redis::cmd("HGETALL").arg(USED)).await?;
+    let mut records = Records::new();
+    for (id, text) in texts {
+        let mut record: Record = serde_json::from_str(&text).map_err(|e| format!("{KEYS}: the record `{id}` cannot be read: {e}"))?;
+        record.last_used = record.last_used.max(used.get(&id).copied());
+        records.insert(id, record);
+    }
+    Ok(records)
+}
+
+async fn replace(redis: &Redis, id: &str, change: &Change<'_>) -> Result<bool, String> {
+    let script = redis::Script::new(REPLACE);
+    for _ in 0..ATTEMPTS {
+        let old: Option<String> = redis.query(redis::cmd("HGET").arg(KEYS).arg(id)).await?;
+        let record = old.as_deref().map(serde_json::from_str::<Record>).transpose().map_err(|e| e.to_string())?;
+        let Some(new) = change(record.as_ref()) else { return Ok(false) };
+        let new = new.map(|record| serde_json::to_string(&record)).transpose().map_err(|e| e.to_string())?;
+        let mut call = script.key(KEYS);
+        call.key(VERSION).arg(id).arg(old.unwrap_or_default()).arg(new.unwrap_or_default());
+        if redis.invoke::<u8>(&call).await? == 1 {
+            return Ok(true);
+        }
+    }
+    Err(format!("the record `{id}` is being changed by others"))
+}
+
+/// Tells one state of the file from another.
+fn stamp(path: &Path) -> String {
+    std::fs::metadata(path).map_or_else(|_| "absent".to_owned(), |meta| format!("{}-{}-{}", meta.ino(), meta.mtime_nsec(), meta.len()))
+}
+
+fn read(path: &Path) -> Result<Records, String> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| format!("{}: {e}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Records::new()),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// Changes the file under a lock and by renaming, so that no process ever reads half and no change is lost.
+fn locked(path: &Path, change: impl FnOnce(&mut Records) -> bool) -> Result<bool, String> {
+    let fault = |e: std::io::Error| format!("{}: {e}", path.display());
+    let parent = path.parent().unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(fault)?;
+    let private = |path: &Path| std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let lock = private(&path.with_extension("lock")).map_err(fault)?;
+    lock.lock().map_err(fault)?;
+    let mut records = read(path)?;
+    if !change(&mut records) {
+        return Ok(false);
+    }
+    let draft = path.with_extension("draft");
+    let mut file = private(&draft).map_err(fault)?;
+    file.write_all(&serde_json::to_vec_pretty(&records).map_err(|e| e.to_string())?).map_err(fault)?;
+    file.sync_all().map_err(fault)?;
+    std::fs::rename(&draft, path).map_err(fault)?;
+    Ok(true)
+}

@@ -1,0 +1,260 @@
+//! Lists as a caller may see them. A list result is recognised by its shape, not by the request it answers, because a
+//! stream that is taken up again replays answers to requests of another connection. What cannot be read for certain is
+//! not passed on.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::value::RawValue;
+
+use super::members::Members;
+use crate::call::Kind;
+
+/// Says whether the caller may use the tool, prompt or resource.
+pub type Keeps<'k> = &'k (dyn Fn(Kind, &str) -> bool + Send + Sync);
+
+/// Where results list things, and what names each.
+const LISTED: &[(&str, Kind, &str)] = &[
+    ("tools", Kind::Tool, "name"),
+    ("prompts", Kind::Prompt, "name"),
+    ("resources", Kind::Resource, "uri"),
+    ("resourceTemplates", Kind::Resource, "uriTemplate"),
+];
+/// Bytes of the longest event.
+const MAX_EVENT: usize = 16 << 20;
+
+/// An answer that could be read in two ways, or is too long to be read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// Filters one JSON-RPC message or batch; `None` if it lists nothing.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn message(text: &[u8], keeps: Keeps<'_>) -> Result<Option<Vec<u8>>, Unreadable> {
+    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => batch(text, keeps),
+        Some(b'{') => one(text, keeps),
+        _ => Ok(None),
+    }
+}
+
+fn batch(text: &[u8], keeps: Keeps<'_>) -> Result<Option<Vec<u8>>, Unreadable> {
+    let messages: Vec<&RawValue> = serde_json::from_slice(text).map_err(|_| Unreadable)?;
+    let mut out = b"[".to_vec();
+    for (at, raw) in messages.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        let raw = raw.get().as_bytes();
+        out.extend_from_slice(message(raw, keeps)?.as_deref().unwrap_or(raw));
+    }
+    out.push(b']');
+    Ok(Some(out))
+}
+
+fn one(text: &[u8], keeps: Keeps<'_>) -> Result<Option<Vec<u8>>, Unreadable> {
+    let members: Members<'_> = serde_json::from_slice(text).map_err(|_| Unreadable)?;
+    let Some(written) = members.get("result").filter(|raw| raw.get().starts_with('{')) else { return Ok(None) };
+    let read: Members<'_> = serde_json::from_str(written.get()).map_err(|_| Unreadable)?;
+    let Some(filtered) = result(&read, keeps)? else { return Ok(None) };
+    Ok(Some(object(members.0.iter().map(|(name, value)| (name, if name == "result" { filtered.as_str() } else { value.get() })))))
+}
+
+/// Filters a result; `None` if it lists nothing.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn result(result: &Members<'_>, keeps: Keeps<'_>) -> Result<Option<String>, Unreadable> {
+    let listed = |name: &str| LISTED.iter().find(|(listed, ..)| *listed == name);
+    if !result.0.iter().any(|(name, _)| listed(name).is_some()) {
+        return Ok(None);
+    }
+    let mut members: Vec<(&Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+    for (name, value) in &result.0 {
+        let value = match listed(name) {
+            Some((list, ..)) => Cow::Owned(format!("[{}]", items(list, value.get(), keeps)?)),
+            // What was filtered for one caller is no answer for another.
+            None if name == "cacheScope" => Cow::Borrowed("\"private\""),
+            None => Cow::Borrowed(value.get()),
+        };
+        members.push((name, value));
+    }
+    let text = object(members.iter().map(|(name, value)| (*name, value.as_ref())));
+    String::from_utf8(text).map(Some).map_err(|_| Unreadable)
+}
+
+/// The items of `list` that are kept, joined by commas. An item that does not say its name is not kept.
+///
+/// # Errors
+/// [`Unreadable`] if it is no list.
+pub fn items(list: &str, written: &str, keeps: Keeps<'_>) -> Result<String, Unreadable> {
+    let Some((_, kind, naming)) = LISTED.iter().find(|(listed, ..)| *listed == list) else { return Err(Unreadable) };
+    let items: Vec<&RawValue> = serde_json::from_str(written).map_err(|_| Unreadable)?;
+    let kept = items.iter().map(|raw| raw.get()).filter(|item| {
+        let name = serde_json::from_str::<Members<'_>>(item).ok().and_then(|members| members.text(naming).map(Cow::into_owned));
+        name.is_some_and(|name| keeps(*kind, &name))
+    });
+    Ok(kept.collect::<Vec<_>>().join(","))
+}
+
+fn object<'m>(members: impl Iterator<Item = (&'m Cow<'m, str>, &'m str)>) -> Vec<u8> {
+    let mut out = b"{".to_vec();
+    for (name, value) in members {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        // A text as a JSON text cannot fail.
+        let _ = serde_json::to_writer(&mut out, name);
+        out.push(b':');
+        out.extend_from_slice(value.as_bytes());
+    }
+    out.push(b'}');
+    out
+}
+
+/// Filters an event stream, whatever the boundaries of its chunks. Events that list nothing keep their bytes.
+pub struct Stream<'k> {
+    keeps: Keeps<'k>,
+    pending: BytesMut,
+    /// Where in `pending` the current line begins.
+    line: usize,
+    started: bool,
+}
+
+impl<'k> Stream<'k> {
+    pub fn new(keeps: Keeps<'k>) -> Self {
+        Self { keeps, pending: BytesMut::new(), line: 0, started: false }
+    }
+
+    /// Takes a chunk and gives back the events that are whole.
+    ///
+    /// # Errors
+    /// [`Unreadable`]: the stream must be cut.
+    pub fn pass(&mut self, chunk: &[u8]) -> Result<Bytes, Unreadable> {
+        self.pending.extend_from_slice(chunk);
+        let mut out = BytesMut::new();
+        // A byte order mark would hide the first field from us, and from no client.
+        if !self.started && self.pending.len() >= 3 {
+            self.started = true;
+            if self.pending.starts_with(b"\xef\xbb\xbf") {
+                let _ = self.pending.split_to(3);
+            }
+        }
+        while self.started
+            && let Some(block) = self.block()
+        {
+            match self.filtered(&block)? {
+                Some(event) => out.extend_from_slice(&event),
+                None => out.extend_from_slice(&block),
+            }
+        }
+        if self.pending.len() > MAX_EVENT { Err(Unreadable) } else { Ok(out.freeze()) }
+    }
+
+    /// The next lines up to and including an empty one.
+    fn block(&mut self) -> Option<BytesMut> {
+        loop {
+            let rest = &self.pending[self.line..];
+            let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'))?;
+            let width = match (rest[end], rest.get(end + 1)) {
+                // The other half of the line end may come with the next chunk.
+                (b'\r', None) => return None,
+                (b'\r', Some(b'\n')) => 2,
+                _ => 1,
+            };
+            self.line += end + width;
+            if end == 0 {
+                let at = std::mem::take(&mut self.line);
+                return Some(self.pending.split_to(at));
+            }
+        }
+    }
+
+    /// The event with its list filtered; `None` if it lists nothing.
+    fn filtered(&self, block: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
+        let lines = || block.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty());
+        let data: Vec<&[u8]> = lines().filter_map(data_of).collect();
+        let data = data.join(&b'\n');
+        if serde_json::from_slice::<&RawValue>(&data).is_err() {
+            // No JSON, so no message.
+            return Ok(None);
+        }
+        let Some(message) = message(&data, self.keeps)? else { return Ok(None) };
+        let mut out = Vec::with_capacity(message.len() + 64);
+        for line in lines().filter(|line| data_of(line).is_none()) {
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        }
+        for line in message.split(|byte| matches!(byte, b'\n' | b'\r')) {
+            out.extend_from_slice(b"data: ");
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        }
+        out.push(b'\n');
+        Ok(Some(out))
+    }
+}
+
+/// The value of a `data` field.
+fn data_of(line: &[u8]) -> Option<&[u8]> {
+    let rest = line.strip_prefix(b"data")?;
+    match rest.first() {
+        None => Some(rest),
+        Some(b':') => Some(rest[1..].strip_prefix(b" ").unwrap_or(&rest[1..])),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn keeps(kind: Kind, name: &str) -> bool {
+        kind == Kind::Tool && name.starts_with("read")
+    }
+
+    const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"read_a","x":1.0},{"name":"write"},{"n\u0061me":"read_b"},{}],"cacheScope":"public","next":{}}}"#;
+    const KEPT: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"read_a","x":1.0},{"n\u0061me":"read_b"}],"cacheScope":"private","next":{}}}"#;
+
+    #[test]
+    fn a_list_shows_what_may_be_used() {
+        let filter = |text: &str| message(text.as_bytes(), &keeps).map(|kept| kept.map(|kept| String::from_utf8(kept).unwrap()));
+        assert_eq!(filter(LIST), Ok(Some(KEPT.into())));
+        assert_eq!(filter(&format!("[{LIST}]")), Ok(Some(format!("[{KEPT}]"))));
+        assert_eq!(
+            filter(r#"{"id":1,"r\u0065sult":{"\u0074ools":[{"name":"write"}]}}"#),
+            Ok(Some(r#"{"id":1,"result":{"tools":[]}}"#.into()))
+        );
+        for untouched in [r#"{"result":{"content":[{"name":"write"}]}}"#, r#"{"method":"x","params":{"tools":[]}}"#, "7", ""] {
+            assert_eq!(filter(untouched), Ok(None), "{untouched}");
+        }
+        for twofold in [
+            r#"{"result":{"tools":[{"name":"write"}]},"result":{}}"#,
+            r#"{"result":{"tools":[],"tools":[]}}"#,
+            r#"{"result":{"tools":{}}}"#,
+        ] {
+            assert_eq!(filter(twofold), Err(Unreadable), "{twofold}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_stream_is_filtered_whatever_its_chunks(cuts in proptest::collection::vec(1usize..40, 1..60), end in "\n|\r\n", bom in any::<bool>()) {
+            let events = format!(": hi{end}{end}id: 1{end}data: {{}}{end}{end}event: message{end}id: 2{end}data: {LIST}{end}{end}data: /no-json{end}{end}");
+            let whole = if bom { format!("\u{feff}{events}") } else { events };
+            let mut stream = Stream::new(&keeps);
+            let mut out = Vec::new();
+            let (mut rest, mut cuts) = (whole.as_bytes(), cuts.into_iter().cycle());
+            while !rest.is_empty() {
+                let (chunk, left) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+                out.extend_from_slice(&stream.pass(chunk).unwrap());
+                rest = left;
+            }
+            let out = String::from_utf8(out).unwrap();
+            prop_assert!(!out.contains("write") && out.contains(KEPT) && out.contains("id: 2") && out.contains(": hi"), "{}", out);
+            prop_assert!(out.contains(&format!("data: /no-json{end}{end}")), "{}", out);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! One reading of a body for everyone. JSON leaves open what a repeated name, a name in another case or half a surrogate
+//! pair means, and parsers differ; a backend that reads it otherwise than we do would execute what was never judged. So
+//! a body that could be read in two ways is refused as a whole, before anything in it is believed.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::message::explain;
+use crate::reject::{Code, Reject, Verdict, clip};
+
+/// How deep a body may nest. Backends have limits of their own, some of which end the process.
+const DEPTH: usize = 64;
+/// Up to how many names a scan is cheaper than a set.
+const FEW: usize = 16;
+
+/// The members we judge by: in an envelope and in `params`. Parsers that ignore case (Go's) take any writing of them.
+const JUDGED: &[&str] = &[
+    "jsonrpc",
+    "id",
+    "method",
+    "params",
+    "result",
+    "error",
+    "name",
+    "uri",
+    "taskId",
+    "arguments",
+    "ref",
+    "notifications",
+    "_meta",
+    "tool_name",
+    "cursor",
+];
+/// Down to here names are ours to judge: 1 is the envelope (2 in a batch), then `params`.
+const ENVELOPE: usize = 3;
+
+/// Checks that a body reads the same for everyone.
+///
+/// # Errors
+/// `parse_error` for what is not JSON in UTF-8, `invalid_request` for what is ambiguous.
+pub fn check(body: &[u8]) -> Verdict<()> {
+    let text = std::str::from_utf8(body).map_err(|e| Reject::new(Code::ParseError, "the body is not UTF-8").because(e))?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let read = Any { depth: 0, judged: true }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    read.map_err(|e| explain(&e))
+}
+
+/// A name as a reader that ignores case sees it.
+pub fn folded(name: &str) -> String {
+    name.chars().map(fold).collect()
+}
+
+/// Unicode's simple folding, as far as it reaches ASCII.
+fn fold(c: char) -> char {
+    match c {
+        'ſ' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    }
+}
+
+/// Any value; `judged` while we are where names are ours.
+#[derive(Clone, Copy)]
+struct Any {
+    depth: usize,
+    judged: bool,
+}
+
+impl Any {
+    fn deeper<E: Error>(self) -> Result<Self, E> {
+        if self.depth >= DEPTH {
+            return Err(E::custom(format_args!("nested deeper than {DEPTH}")));
+        }
+        Ok(Self { depth: self.depth + 1, judged: self.judged && self.depth + 1 < ENVELOPE })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Any {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Any {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let inner = self.deeper()?;
+        while items.next_element_seed(inner)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let inner = self.deeper()?;
+        let mut names = Names::default();
+        while let Some(Name(name)) = members.next_key::<Name<'de>>()? {
+            if self.judged && is_another_writing(&name) {
+                return Err(A::Error::custom(format_args!("`{}` can be taken for a member of another case", clip(&name))));
+            }
+            // Below `params` are the values; names in them are the server's own, except that they must not repeat.
+            let inner = Any { judged: inner.judged && name == "params", ..inner };
+            if !names.add(name) {
+                return Err(A::Error::custom("duplicate field"));
+            }
+            members.next_value_seed(inner)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_another_writing(name: &str) -> bool {
+    let same = |judged: &&str| name.chars().map(fold).eq(judged.chars().map(fold));
+    !JUDGED.contains(&name) && JUDGED.iter().any(same)
+}
+
+/// The names of one object.
+#[derive(Default)]
+struct Names<'b> {
+    few: Vec<Cow<'b, str>>,
+    many: HashSet<Cow<'b, str>>,
+}
+
+impl<'b> Names<'b> {
+    /// `false` if it is there already.
+    fn add(&mut self, name: Cow<'b, str>) -> bool {
+        if self.many.is_empty() && self.few.len() < FEW {
+            let fresh = !self.few.contains(&name);
+            self.few.push(name);
+            return fresh;
+        }
+        // Few are compared in place; many are hashed, or a large object would take time by its square.
+        self.many.extend(self.few.drain(..));
+        self.many.insert(name)
+    }
+}
+
+struct Name<'b>(Cow<'b, str>);
+
+impl<'de: 'b, 'b> serde::Deserialize<'de> for Name<'b> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Cow<'de, str>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(text))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_str(Text).map(Name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_bodies_pass() {
+        for body in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"Name":1,"x":{"Method":"y"}},"_meta":{}}}"#,
+            r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"b"}]"#,
+            r#"{"method":"call_tool","params":{"tool_name":"a","taskId":"b"}}"#,
+            r#"{"a":"\ud83d\ude00","b":[1,-2.5e3,null,true]}"#,
+            "7",
+        ] {
+            assert!(check(body.as_bytes()).is_ok(), "{body}: {:?}", check(body.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let deep = |n: usize| format!("{}1{}", "[".repeat(n), "]".repeat(n));
+        assert!(check(deep(DEPTH).as_bytes()).is_ok());
+        let many: Vec<String> = (0..40).map(|i| format!("\"m{i}\":1")).collect();
+        for body in [
+            r#"{"a":1,"a":2}"#.to_owned(),
+            r#"{"params":{"arguments":{"x":{"a":1,"\u0061":2}}}}"#.to_owned(),
+            r#"{"method":"ping","Method":"tools/call"}"#.to_owned(),
+            r#"{"METHOD":"ping"}"#.to_owned(),
+            r#"{"method":"tools/call","params":{"Name":"a"}}"#.to_owned(),
+            r#"{"method":"tools/call","param\u017f":{}}"#.to_owned(),
+            r#"{"method":"x","params":{"tas\u212aId":"a"}}"#.to_owned(),
+            r#"{"method":"x","params":{"taskid":"a"}}"#.to_owned(),
+            r#"[{"method":"ping","Params":{}}]"#.to_owned(),
+            r#"[{"method":"tools/call","params":{"NAME":"x"}}]"#.to_owned(),
+            r#"{"a":"\ud800"}"#.to_owned(),
+            r#"{"a":1e999}"#.to_owned(),
+            r#"{"a":1}{"b":2}"#.to_owned(),
+            r#"{"a":01}"#.to_owned(),
+            "\u{feff}{}".to_owned(),
+            format!("{{{},\"m7\":2}}", many.join(",")),
+            deep(DEPTH + 1),
+        ] {
+            assert!(check(body.as_bytes()).is_err(), "{body}");
+        }
+        assert!(check(b"{\"a\":\"\xff\"}").is_err());
+    }
+}

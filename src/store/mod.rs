@@ -1,0 +1,4 @@
+//! What replicas share. Connections are made when first needed, in the service that uses them, and every question has a
+//! deadline: a store that hangs must cost its users that much and no more.
+
+pub mod redis;

@@ -1,0 +1,61 @@
+//! Redis, with one multiplexed connection that is made anew when it breaks.
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, FromRedisValue, RedisError};
+use tokio::sync::OnceCell;
+
+use crate::config;
+
+/// The longest a question may take; DESIGN asks that a dead store costs no more.
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A Redis, connected or not.
+pub struct Redis {
+    client: Client,
+    connection: OnceCell<ConnectionManager>,
+}
+
+impl Redis {
+    /// # Errors
+    /// When the URL is not one, without quoting it.
+    pub fn new(conf: &config::Redis) -> Result<Self, String> {
+        let client = Client::open(conf.url.expose()).map_err(|_| "redis.url: not a Redis URL".to_owned())?;
+        Ok(Self { client, connection: OnceCell::new() })
+    }
+
+    /// Runs one command, or one pipeline given as a closure over the connection.
+    ///
+    /// # Errors
+    /// What went wrong, without a secret.
+    pub async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, String> {
+        let mut connection = self.connect().await?;
+        command.query_async(&mut connection).await.map_err(|e| explain(&e))
+    }
+
+    /// Runs a script (`EVALSHA`, loaded where Redis does not know it).
+    ///
+    /// # Errors
+    /// What went wrong, without a secret.
+    pub async fn invoke<T: FromRedisValue>(&self, script: &redis::ScriptInvocation<'_>) -> Result<T, String> {
+        let mut connection = self.connect().await?;
+        script.invoke_async(&mut connection).await.map_err(|e| explain(&e))
+    }
+
+    async fn connect(&self) -> Result<ConnectionManager, String> {
+        let connect = || async {
+            let config = ConnectionManagerConfig::new()
+                .set_response_timeout(Some(TIMEOUT))
+                .set_connection_timeout(Some(TIMEOUT))
+                .set_number_of_retries(1);
+            self.client.get_connection_manager_with_config(config).await
+        };
+        self.connection.get_or_try_init(connect).await.cloned().map_err(|e| explain(&e))
+    }
+}
+
+fn explain(error: &RedisError) -> String {
+    // The kind only where authentication failed: the server's words may quote what was sent.
+    if error.kind() == redis::ErrorKind::AuthenticationFailed { "authentication failed".to_owned() } else { error.to_string() }
+}
