@@ -1,6 +1,7 @@
 //! Tests of the real binary against real parts, one file for each folder of `src` or promise of the README.
 
 mod support;
+mod tokens;
 
 mod access;
 mod balance;
