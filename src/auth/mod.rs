@@ -18,7 +18,7 @@ pub mod key_store;
 pub mod keys;
 pub mod permit;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -76,6 +76,7 @@ pub struct Auth {
     certificates: certificate::Known,
     custom: Vec<Arc<dyn Authenticator>>,
     remembered: Cache<[u8; 32], Remembered>,
+    tenants: HashSet<String>,
 }
 
 /// A verified token. It is looked at again when it ends or its key is withdrawn.
@@ -109,6 +110,7 @@ impl Auth {
             certificates: certificate::Known::new(written.map(|auth| auth.certificates.as_slice()).unwrap_or_default()),
             custom: extensions.authenticators.clone(),
             remembered: Cache::new(REMEMBERED),
+            tenants: tenants(written),
             conf,
         })
     }
@@ -129,6 +131,12 @@ impl Auth {
         sets.sort_by_key(|set| Arc::as_ptr(set).addr());
         sets.dedup_by(|a, b| Arc::ptr_eq(a, b));
         sets
+    }
+
+    /// A tenant as a metric label: by its name if the configuration names it, so that no token can make series.
+    pub fn tenant_label<'p>(&self, principal: &'p Principal) -> Option<&'p str> {
+        let tenant = principal.identity.tenant.as_deref()?;
+        Some(if self.tenants.contains(tenant) { tenant } else { "other" })
     }
 
     /// The managed keys, where API keys are on.
@@ -279,6 +287,15 @@ fn settle(judged: Result<Result<Arc<Principal>, &'static str>, String>) -> Resul
 fn anonymous(standing: identity::Standing) -> Arc<Principal> {
     let identity::Standing { tenant, roles, tier } = standing;
     Principal::new(Way::Anonymous, Identity { tenant, roles, tier, ..Identity::default() })
+}
+
+/// The tenants the configuration names.
+fn tenants(conf: Option<&identity::Auth>) -> HashSet<String> {
+    let Some(auth) = conf else { return HashSet::new() };
+    let keys = auth.api_keys.iter().flat_map(|keys| &keys.keys).map(|key| &key.standing);
+    let certificates = auth.certificates.iter().map(|certificate| &certificate.standing);
+    let standings = keys.chain(certificates).chain([&auth.anonymous]);
+    standings.filter_map(|standing| standing.tenant.clone()).chain(auth.tenants.iter().cloned()).collect()
 }
 
 fn table(conf: Option<&identity::ApiKeys>) -> Table {

@@ -42,11 +42,20 @@ pub fn auth(root: &Section<'_>, state_dir: &Path) -> Option<Auth> {
         oauth2,
         external: section.has("external").then(|| external(&section.section("external"))).flatten(),
         certificates: section.sections("certificates").iter().map(certificate).collect(),
+        tenants: section.strings("tenants"),
         scopes: section.section("scopes").named_strings().into_iter().collect(),
     };
     let nobody = auth.api_keys.is_none() && auth.jwt.is_empty() && auth.external.is_none() && auth.certificates.is_empty();
-    if nobody && auth.oauth2.as_ref().is_none_or(|oauth2| oauth2.introspection.is_none()) && auth.required {
-        root.problem("auth", "nobody can authenticate: give api_keys, jwt, oauth2.introspection_url, external or certificates");
+    // An authenticator compiled in needs no more than the section itself.
+    if nobody
+        && !section.bool("custom").unwrap_or(false)
+        && auth.oauth2.as_ref().is_none_or(|oauth2| oauth2.introspection.is_none())
+        && auth.required
+    {
+        root.problem(
+            "auth",
+            "nobody can authenticate: give api_keys, jwt, oauth2.introspection_url, external, certificates, or custom: true",
+        );
     }
     section.finish();
     Some(auth)
@@ -225,7 +234,7 @@ fn claims(section: &Section<'_>) -> Claims {
 }
 
 /// A URL to ask, with its CA and timeout from the same section. Plain HTTP is for loopback, or where it is wished.
-fn site(section: &Section<'_>, key: &'static str, plain: bool) -> Option<Site> {
+pub(super) fn site(section: &Section<'_>, key: &'static str, plain: bool) -> Option<Site> {
     let plain = section.bool("insecure_http").unwrap_or(plain);
     let url = section.parse(key, |text| {
         let url = check::backend_url(text)?;

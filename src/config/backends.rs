@@ -9,7 +9,7 @@ use url::Url;
 
 use super::check::{SOONEST, backend_url, label, positive, readable};
 use super::reader::Section;
-use super::{Backend, BackendTls, EraChoice, HealthCheck, Probe, Protocol, Secret};
+use super::{Backend, BackendTls, EraChoice, HealthCheck, Probe, Protocol, Secret, TokenExchange, auth};
 
 pub(super) fn backends(root: &Section<'_>, interval: Duration) -> Vec<Arc<Backend>> {
     let mut names = HashSet::new();
@@ -41,6 +41,8 @@ fn backend(section: Section<'_>, interval: Duration) -> Backend {
             section.problem(key, "missing");
         }
     }
+    let written = section.section("credential");
+    let exchange = written.has("exchange").then(|| exchange(&written.section("exchange"))).flatten();
     let backend = Backend {
         name: name.unwrap_or_default(),
         url: url.unwrap_or_else(|| Url::parse("http://127.0.0.1").expect("a constant")),
@@ -51,7 +53,8 @@ fn backend(section: Section<'_>, interval: Duration) -> Backend {
         protocol: section.choice("protocol", &protocol).unwrap_or(Protocol::Auto),
         mcp_path: section.parse("mcp_path", path).unwrap_or_else(|| "/mcp".to_owned()),
         era: section.choice("era", &era).unwrap_or(EraChoice::Auto),
-        credential: credential(section.section("credential")),
+        credential: credential(written),
+        exchange,
         tls: backend_tls(section.section("tls")),
     };
     if backend.mcp_path.contains("{server}") && backend.capabilities.is_empty() {
@@ -109,6 +112,20 @@ fn credential(section: Section<'_>) -> Option<Secret> {
     });
     section.finish();
     token.map(Secret::new)
+}
+
+fn exchange(section: &Section<'_>) -> Option<TokenExchange> {
+    let (id, secret) = (section.string("client_id"), section.secret("client_secret", "client_secret_file"));
+    let exchange = (section.string("audience"), section.string("scope"));
+    for (key, missing) in [("token_url", !section.has("token_url")), ("client_id", id.is_none()), ("client_secret", secret.is_none())] {
+        if missing {
+            section.problem(key, "missing");
+        }
+    }
+    let site = auth::site(section, "token_url", false);
+    section.finish();
+    let (audience, scope) = exchange;
+    Some(TokenExchange { site: site?, client_id: id?, client_secret: Secret::new(secret?), audience, scope })
 }
 
 fn backend_tls(section: Section<'_>) -> BackendTls {

@@ -21,6 +21,8 @@ pub struct Auth {
     pub oauth2: Option<OAuth2>,
     pub external: Option<External>,
     pub certificates: Vec<Certificate>,
+    /// Tenants that tokens may name and metrics are to tell apart.
+    pub tenants: Vec<String>,
     /// Roles that a scope of a token brings.
     pub scopes: BTreeMap<String, Vec<String>>,
 }

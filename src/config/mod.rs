@@ -147,7 +147,19 @@ pub struct Backend {
     pub mcp_path: String,
     pub era: EraChoice,
     pub credential: Option<Secret>,
+    /// Exchanges callers' tokens for ones of this backend's; `credential` is then for our own questions.
+    pub exchange: Option<TokenExchange>,
     pub tls: BackendTls,
+}
+
+/// RFC 8693.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TokenExchange {
+    pub site: identity::Site,
+    pub client_id: String,
+    pub client_secret: Secret,
+    pub audience: Option<String>,
+    pub scope: Option<String>,
 }
 
 /// How to verify an `https://` backend.

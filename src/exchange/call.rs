@@ -21,6 +21,7 @@ use crate::reject::{Code, Reject, Verdict};
 use crate::snapshot::Snapshot;
 use crate::upstream::ask::{self, Question, Reply, Trace, Trouble};
 use crate::upstream::catalog::{self, MAX_PAGES};
+use crate::upstream::exchange::OnBehalf;
 use crate::upstream::facts::{Speaks, Tool};
 use crate::upstream::pool::{Member, Pool, Tried, Want};
 
@@ -36,6 +37,8 @@ pub struct Call<'c> {
     pub form: Form,
     /// Whose sessions with legacy servers are used.
     pub owner: &'c str,
+    /// The caller's token, for backends that are asked on its behalf.
+    pub on_behalf: Option<OnBehalf<'c>>,
     /// What the caller sees of the server's lists; `None` is everything.
     pub sight: Option<Sight>,
     pub trace: Trace<'c>,
@@ -171,10 +174,12 @@ impl Call<'_> {
     }
 
     async fn ask(&self, member: &Member, cursor: Option<&str>, params: &[(String, String)]) -> Result<Reply, Stop> {
+        let credential = member.backend.credential(self.client, self.on_behalf).await.map_err(|trouble| Stop::of(trouble, member))?;
         let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era, id));
         let question = Question {
             server: &self.pool.server,
             owner: self.owner,
+            credential: credential.as_ref(),
             method: self.request.method.mcp,
             name: self.request.name(),
             params,

@@ -45,11 +45,12 @@ impl Serialize for Params<'_> {
 pub async fn forward(call: &Call<'_>, member: &Member) -> Result<Done, Stop> {
     let backend = &member.backend;
     let target = backend.target().ok_or(Stop::Elsewhere(Trouble::NotReady))?;
+    let credential = backend.credential(call.client, call.on_behalf).await.map_err(|trouble| Stop::of(trouble, member))?;
     let body = written(call);
     let working = Working::on(backend);
     let started = Instant::now();
     let deadline = call.deadline(backend.conf.timeout);
-    let sent = call.client.send(&target, head(call, member), body, left(deadline)).await;
+    let sent = call.client.send(&target, head(call, member, credential.as_ref()), body, left(deadline)).await;
     backend.meter.count(ending(&sent), started.elapsed());
     let incoming = sent.map_err(|failure| Stop::of(failure.into(), member))?;
     let status = incoming.status();
@@ -70,9 +71,9 @@ fn written(call: &Call<'_>) -> Bytes {
     serde_json::to_vec(&written).unwrap_or_default().into()
 }
 
-fn head(call: &Call<'_>, member: &Member) -> Outgoing {
+fn head(call: &Call<'_>, member: &Member, credential: Option<&HeaderValue>) -> Outgoing {
     let path = member.backend.path(&format!("/api/mcp/{}", call.pool.server));
-    let mut head = member.backend.request("POST", &path, HeaderValue::from_static("application/json"));
+    let mut head = member.backend.request_with("POST", &path, HeaderValue::from_static("application/json"), credential);
     head.header("x-request-id", call.trace.request_id);
     head.header("traceparent", call.trace.traceparent);
     head

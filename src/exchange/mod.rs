@@ -25,6 +25,7 @@ pub fn refuse(trouble: &Trouble, backend: &Backend) -> Reject {
             let seconds = backend.conf.timeout.as_secs_f64();
             Reject::new(Code::BackendTimeout, format!("backend {name} did not answer in time (timeout {seconds} s)"))
         }
+        Trouble::NoToken(_) => Reject::new(Code::Forbidden, format!("there is no token for backend {name} on the caller's behalf")),
         Trouble::Refused(_) => Reject::new(Code::BackendRefused, format!("backend {name} refused the gateway's credential")),
         Trouble::NotReady | Trouble::Failure(Failure::NotSent(_)) => {
             Reject::new(Code::NoHealthyBackend, format!("backend {name} cannot be reached")).retry_after(Duration::from_secs(1))

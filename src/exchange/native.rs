@@ -15,6 +15,7 @@ use crate::mcp::session::Session;
 use crate::reject::{Code, Reject, Verdict};
 use crate::upstream::ask::{Trace, Trouble, Working, ending};
 use crate::upstream::backend::Backend;
+use crate::upstream::exchange::OnBehalf;
 use crate::upstream::pool::{Member, Pool, Tried, Want};
 
 /// A native request, judged.
@@ -26,6 +27,8 @@ pub struct Native<'n> {
     pub body: Bytes,
     /// The session it belongs to, which only its own backend can continue.
     pub session: Option<&'n Session>,
+    /// The caller's token, for backends that are asked on its behalf.
+    pub on_behalf: Option<OnBehalf<'n>>,
     pub trace: Trace<'n>,
 }
 
@@ -77,7 +80,8 @@ impl Native<'_> {
 
     async fn send<'c>(&self, client: &'c Client, member: &Member, target: Arc<Target>) -> Result<Open<'c>, Trouble> {
         let backend = &member.backend;
-        let head = self.head(member).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
+        let credential = backend.credential(client, self.on_behalf).await?;
+        let head = self.head(member, credential.as_ref()).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
         let working = Working::on(backend);
         let started = Instant::now();
         let sent = client.send(&target, head, self.body.clone(), backend.conf.timeout).await;
@@ -91,7 +95,7 @@ impl Native<'_> {
         Ok(Open { incoming: sent?, backend: Arc::clone(backend), working })
     }
 
-    fn head(&self, member: &Member) -> Result<Outgoing, InvalidHeaderValue> {
+    fn head(&self, member: &Member, credential: Option<&HeaderValue>) -> Result<Outgoing, InvalidHeaderValue> {
         let mut head = Outgoing::new(self.method, &member.path, &member.backend.authority);
         head.lines(&self.lines);
         if self.method == "POST" {
@@ -100,7 +104,7 @@ impl Native<'_> {
         if let Some(session) = self.session {
             head.text(headers::SESSION, &session.id)?;
         }
-        if let Some(bearer) = &member.backend.bearer {
+        if let Some(bearer) = credential {
             head.header("authorization", bearer);
         }
         head.header("x-request-id", self.trace.request_id);

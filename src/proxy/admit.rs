@@ -42,6 +42,8 @@ pub enum Plan<'b> {
 pub struct Native<'b> {
     pub pool: Arc<Pool>,
     pub principal: Arc<Principal>,
+    /// The caller's token, where a backend is asked on its behalf.
+    pub token: Option<String>,
     /// What is asked, by a single request or notification.
     pub call: Option<Call<'b>>,
     /// Whether the answer may list what the caller is not to see.
@@ -56,6 +58,8 @@ pub struct Native<'b> {
 pub struct Rest<'b> {
     pub pool: Arc<Pool>,
     pub principal: Arc<Principal>,
+    /// The caller's token, where a backend is asked on its behalf.
+    pub token: Option<String>,
     pub payload: rest::Payload<'b>,
     pub form: Form,
 }
@@ -104,7 +108,10 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     }
     let read: &'b Bytes = read;
     match route {
-        Route::Rest { form, .. } => rest(ctx, caller, pool, read, form).map(Plan::Rest),
+        Route::Rest { form, .. } => {
+            let token = who::token(&pool, &client.req_header().headers);
+            rest(ctx, caller, pool, read, form).map(|plan| Plan::Rest(Rest { token, ..plan }))
+        }
         _ => native(state, client, ctx, caller, pool, read).map(Plan::Native),
     }
 }
@@ -119,7 +126,7 @@ fn rest<'b>(ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes, form: F
         rest::Payload::One(request) => rest::Payload::One(judged(request)?),
         rest::Payload::Batch(requests) => rest::Payload::Batch(requests.into_iter().map(|request| request.and_then(judged)).collect()),
     };
-    Ok(Rest { pool, principal: caller.principal, payload, form })
+    Ok(Rest { pool, principal: caller.principal, token: None, payload, form })
 }
 
 fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes) -> Verdict<Native<'b>> {
@@ -148,7 +155,8 @@ fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, 
     // A stream may replay what was asked elsewhere.
     let may_list = request.method == Method::GET || calls.iter().any(|call| !call.is_named);
     let session = session(state, &pool, &caller.principal, &request.headers)?;
-    Ok(Native { pool, principal: caller.principal, call, may_list, session, body: body.clone() })
+    let token = who::token(&pool, &request.headers);
+    Ok(Native { pool, principal: caller.principal, token, call, may_list, session, body: body.clone() })
 }
 
 /// May they, and are the arguments such as the tool takes.

@@ -23,6 +23,7 @@ use crate::mcp::session::Session;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, Verdict};
 use crate::snapshot::State;
+use crate::upstream::exchange::OnBehalf;
 
 /// Bytes of the longest list that is filtered.
 const MAX_LIST: usize = 16 << 20;
@@ -106,6 +107,7 @@ async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan:
         lines: native::forwarded(&request.headers),
         body: plan.body.clone(),
         session: plan.session.as_ref(),
+        on_behalf: plan.token.as_deref().map(OnBehalf::new),
         trace: ctx.trace(),
     };
     tokio::select! {

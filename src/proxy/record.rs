@@ -47,6 +47,9 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
     let metrics = &state.shared.metrics;
     metrics.http_requests.with_label_values(&[method, ctx.route, status_label(status, &mut [0; 3])]).inc();
     metrics.http_duration.with_label_values(&[ctx.route]).observe(elapsed.as_secs_f64());
+    if let Some(tenant) = ctx.principal.as_deref().and_then(|principal| ctx.snapshot.auth.tenant_label(principal)) {
+        metrics.tenant_requests.with_label_values(&[tenant, status_label(status, &mut [0; 3])]).inc();
+    }
     if log::log_enabled!(target: "access", log::Level::Info) {
         let access = Access {
             request_id: ctx.request_id(),

@@ -26,6 +26,7 @@ use crate::observe::metrics::Outcome;
 use crate::page::Page;
 use crate::reject::{Code, Reject, Verdict};
 use crate::snapshot::State;
+use crate::upstream::exchange::OnBehalf;
 
 /// Elements of one batch that run at the same time.
 const AT_ONCE: usize = 8;
@@ -99,6 +100,7 @@ fn call<'c>(
         request,
         form: plan.form,
         owner: plan.principal.binding(),
+        on_behalf: plan.token.as_deref().map(OnBehalf::new),
         sight: if request.method.paged { Sight::of(&ctx.snapshot, &plan.principal, &plan.pool.server) } else { None },
         trace: ctx.trace(),
         started: ctx.arrival.started,

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use pingora::protocols::http::ServerSession;
 
 use super::admit::host;
@@ -13,13 +14,14 @@ use super::ctx::Ctx;
 use crate::auth::certificate::Names;
 use crate::auth::challenge::{self, Wrong};
 use crate::auth::permit::Denial;
-use crate::auth::{Denied, Request};
+use crate::auth::{Denied, Request, credential};
 use crate::call::Call;
 use crate::extend::Arriving;
 use crate::principal::Principal;
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::Route;
 use crate::snapshot::State;
+use crate::upstream::pool::Pool;
 
 /// Who asks, and how to tell them what they lack.
 pub struct Caller {
@@ -86,6 +88,14 @@ fn refuse(ctx: &Ctx, denied: Denied, base: &str, resource: &str) -> Reject {
     let scopes = oauth2.map(|oauth2| oauth2.challenge_scopes.as_slice()).unwrap_or_default();
     let detail = if wrong == Wrong::Missing { "a credential is required" } else { "the credential is not valid" };
     Reject::new(Code::Unauthorized, detail).because(reason).challenge(challenge::value(oauth2, base, resource, wrong, scopes))
+}
+
+/// The caller's token, where a backend of the pool is asked on its behalf. It was judged before; nothing else keeps it.
+pub fn token(pool: &Pool, headers: &HeaderMap) -> Option<String> {
+    if !pool.members.iter().any(|member| member.backend.exchanges()) {
+        return None;
+    }
+    credential::find(headers, None).ok()?.bearer.map(str::to_owned)
 }
 
 impl Caller {

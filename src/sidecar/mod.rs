@@ -30,7 +30,11 @@ pub fn page(state: &State, snapshot: &Snapshot, route: Route<'_>, principal: Opt
         Route::Metrics if snapshot.config.observability.metrics => Ok(metrics(state)),
         Route::Metrics => Err(Reject::new(Code::NotFound, "metrics are switched off (observability.metrics.enabled)")),
         Route::Servers => Ok(servers::list(snapshot, principal)),
-        Route::OpenApi => Ok(Page::json(200, openapi::document(&servers::names(snapshot)))),
+        Route::OpenApi => {
+            // The document is open, and which servers there are is for those to know who may use them.
+            let names = if snapshot.auth.conf().is_some() { Vec::new() } else { servers::names(snapshot) };
+            Ok(Page::json(200, openapi::document(&names, snapshot.auth.conf())))
+        }
         Route::Docs(file) => docs::file(file),
         Route::Rest { .. } | Route::Native { .. } | Route::ProtectedResource(_) => Err(Reject::new(Code::Internal, "not a page")),
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use utoipa::{OpenApi, ToSchema};
 
 use super::servers::Servers;
+use crate::config::Auth;
 use crate::mcp::method::METHODS;
 use crate::reject::Code;
 
@@ -15,7 +16,7 @@ use crate::reject::Code;
         title = "mcp-gateway",
         description = "One entry point for MCP servers. Native MCP clients use `/mcp/{server}`; people with curl use the REST form below."
     ),
-    paths(health, ready, metrics, servers, call, call_v2, native, native_stream, native_end),
+    paths(health, ready, metrics, servers, call, call_v2, native, native_stream, native_end, protected_resource),
     components(schemas(Request, Envelope, EnvelopeV2, Problem, Servers, Health, Ready)),
     tags((name = "REST", description = "Call MCP servers with plain JSON"), (name = "Native MCP", description = "Streamable HTTP, every revision"), (name = "Operations", description = "For probes and scrapers"))
 )]
@@ -137,18 +138,45 @@ fn native_stream() {}
 #[expect(dead_code, reason = "carries the documentation of the route")]
 fn native_end() {}
 
-/// The document, offering `servers` where a server is asked for.
-pub fn document(servers: &[String]) -> String {
+#[utoipa::path(get, path = "/.well-known/oauth-protected-resource", tag = "Operations", responses((status = 200, description = "OAuth metadata of the gateway as a whole (RFC 9728); below `/mcp/{server}` that of one server", content_type = "application/json"), (status = 404, description = "No authorization server is configured")))]
+#[expect(dead_code, reason = "carries the documentation of the route")]
+fn protected_resource() {}
+
+/// The document, offering `servers` where a server is asked for, with the ways to authenticate that are on.
+pub fn document(servers: &[String], auth: Option<&Auth>) -> String {
     let mut document = serde_json::to_value(Api::openapi()).unwrap_or_default();
     document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
     let words: Vec<&str> = METHODS.iter().filter_map(|method| Some([method.rest?, method.mcp])).flatten().collect();
     document["components"]["schemas"]["Request"]["properties"]["method"]["enum"] = json!(words);
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
     document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] = json!(codes);
+    if let Some(auth) = auth {
+        secure(&mut document, auth);
+    }
     if !servers.is_empty() {
         offer(&mut document, servers);
     }
     document.to_string()
+}
+
+/// Says how to authenticate on the routes that ask who calls.
+fn secure(document: &mut Value, auth: &Auth) {
+    let mut schemes = json!({ "bearer": { "type": "http", "scheme": "bearer" } });
+    let mut ways = vec![json!({ "bearer": [] })];
+    if let Some(keys) = &auth.api_keys {
+        schemes["api_key"] = json!({ "type": "apiKey", "in": "header", "name": keys.header });
+        ways.push(json!({ "api_key": [] }));
+    }
+    if !auth.required {
+        ways.push(json!({}));
+    }
+    document["components"]["securitySchemes"] = schemes;
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for (_, operations) in paths.filter(|(path, _)| path.contains("mcp/{server}") || *path == "/api/servers") {
+        for operation in operations.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
+            operation["security"] = json!(ways);
+        }
+    }
 }
 
 fn offer(document: &mut Value, servers: &[String]) {
@@ -169,7 +197,7 @@ mod tests {
 
     #[test]
     fn every_documented_route_is_dispatched() {
-        let document: Value = serde_json::from_str(&document(&["files".into()])).unwrap();
+        let document: Value = serde_json::from_str(&document(&["files".into()], None)).unwrap();
         assert_eq!(document["openapi"].as_str().unwrap().get(..3), Some("3.1"));
         let mut seen = 0;
         for (path, operations) in document["paths"].as_object().unwrap() {
@@ -180,7 +208,7 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 9);
+        assert_eq!(seen, 10);
         assert_eq!(document["paths"]["/api/mcp/{server}"]["post"]["parameters"][0]["schema"]["enum"], json!(["files"]));
     }
 }

@@ -40,6 +40,8 @@ pub struct Question<'q> {
     /// Whose session with a legacy server is used: sessions may hold state of their owner. Empty is ours and everybody's.
     pub owner: &'q str,
     pub method: &'q str,
+    /// `Authorization`, where it is not our own question.
+    pub credential: Option<&'q HeaderValue>,
     /// The tool, prompt, URI or task, for `Mcp-Name`.
     pub name: Option<&'q str>,
     /// `Mcp-Param-*` headers.
@@ -73,6 +75,8 @@ pub enum Trouble {
     Protocol(&'static str),
     /// The server does not know our session.
     SessionLost,
+    /// No token on the caller's behalf, and why.
+    NoToken(String),
 }
 
 impl std::fmt::Display for Trouble {
@@ -83,6 +87,7 @@ impl std::fmt::Display for Trouble {
             Self::Refused(status) => write!(f, "our credential was refused with {status}"),
             Self::Status(status) => write!(f, "answered {status}"),
             Self::Protocol(what) => write!(f, "broke the protocol: {what}"),
+            Self::NoToken(cause) => f.write_str(cause),
             Self::SessionLost => f.write_str("lost our session twice"),
         }
     }
@@ -256,7 +261,8 @@ impl Exchange<'_, '_> {
 
     pub(super) fn head(&self, method: &'static str, manner: Manner<'_>) -> Result<Outgoing, InvalidHeaderValue> {
         let path = self.backend.mcp_path(self.question.server);
-        let mut head = self.backend.request(method, &path, JSON_OR_EVENTS);
+        let credential = self.question.credential.or(self.backend.bearer.as_ref());
+        let mut head = self.backend.request_with(method, &path, JSON_OR_EVENTS, credential);
         if let Some(trace) = self.question.trace {
             head.header("x-request-id", trace.request_id);
             head.header("traceparent", trace.traceparent);

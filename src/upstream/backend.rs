@@ -9,6 +9,8 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use pingora::lb::Backends;
 
+use super::ask::Trouble;
+use super::exchange::{Exchanger, OnBehalf};
 use super::facts::{Facts, Speaks};
 use super::health::Check;
 use super::peer::Resolver;
@@ -26,6 +28,7 @@ pub struct Backend {
     pub authority: HeaderValue,
     /// `Authorization` of our requests.
     pub bearer: Option<HeaderValue>,
+    exchanger: Option<Exchanger>,
     pub meter: BackendMeter,
     pub sessions: SessionPool,
     facts: ArcSwap<Facts>,
@@ -48,12 +51,14 @@ impl Backend {
         probes: &Arc<Client>,
     ) -> Result<Arc<Self>, String> {
         let dialer = Dialer::new(&conf.name, &conf.url, conf.tls.sni.as_deref(), conf.tls.ca.as_ref())?;
+        let mut exchanger = conf.exchange.as_ref().map(Exchanger::new).transpose()?;
         let backend = Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
             let mut addresses = Backends::new(Box::new(Resolver::new(conf)));
             addresses.set_health_check(Box::new(Check::new(this.clone(), Arc::clone(probes), thresholds)));
             Self {
                 authority: authority(&conf.url),
                 bearer: conf.credential.as_ref().and_then(|token| bearer(token.expose())),
+                exchanger: exchanger.take(),
                 meter: metrics.backend(&conf.name),
                 sessions: SessionPool::default(),
                 facts: ArcSwap::from_pointee(configured_facts(conf)),
@@ -131,15 +136,36 @@ impl Backend {
         self.speaks().map_or(self.conf.protocol != Protocol::Middleware, Speaks::is_mcp)
     }
 
-    /// A request of ours to it, with what every request carries: who we are, our credential, what we accept.
+    /// `Authorization` of a client's request: ours, or where tokens are exchanged, one on the caller's behalf.
+    ///
+    /// # Errors
+    /// When a caller's token cannot be exchanged.
+    pub async fn credential(&self, client: &Client, on_behalf: Option<OnBehalf<'_>>) -> Result<Option<HeaderValue>, Trouble> {
+        match &self.exchanger {
+            None => Ok(self.bearer.clone()),
+            Some(exchanger) => Box::pin(exchanger.header(client, on_behalf)).await.map(Some),
+        }
+    }
+
+    /// Whether it is asked on behalf of callers.
+    pub fn exchanges(&self) -> bool {
+        self.exchanger.is_some()
+    }
+
+    /// A question of our own to it.
     pub fn request(&self, method: &'static str, path: &str, accept: HeaderValue) -> Outgoing {
+        self.request_with(method, path, accept, self.bearer.as_ref())
+    }
+
+    /// A request to it, with what every request carries: who we are, the credential, what we accept.
+    pub fn request_with(&self, method: &'static str, path: &str, accept: HeaderValue, bearer: Option<&HeaderValue>) -> Outgoing {
         let mut head = Outgoing::new(method, path, &self.authority);
         head.header("accept", &accept);
         head.header("user-agent", &HeaderValue::from_static(AGENT));
         if method == "POST" {
             head.header("content-type", &HeaderValue::from_static("application/json"));
         }
-        if let Some(bearer) = &self.bearer {
+        if let Some(bearer) = bearer {
             head.header("authorization", bearer);
         }
         head

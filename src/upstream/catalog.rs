@@ -137,7 +137,18 @@ async fn question(client: &Client, backend: &Backend, server: &str, method: &str
 }
 
 fn plain<'q>(server: &'q str, method: &'q str, encode: &'q (dyn Fn(Era, u64) -> Vec<u8> + Sync)) -> Question<'q> {
-    Question { server, owner: "", method, name: None, params: &[], encode, trace: None, deadline: Instant::now() + WAIT, notices: None }
+    Question {
+        server,
+        owner: "",
+        credential: None,
+        method,
+        name: None,
+        params: &[],
+        encode,
+        trace: None,
+        deadline: Instant::now() + WAIT,
+        notices: None,
+    }
 }
 
 /// Learns the tools of every server of an MCP backend. A server that cannot be asked keeps its old tools.

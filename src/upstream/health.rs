@@ -124,6 +124,7 @@ async fn mcp(client: &Client, backend: &Backend, target: &Arc<Target>, wait: Dur
     let question = Question {
         server,
         owner: "",
+        credential: None,
         method,
         name: None,
         params: &[],

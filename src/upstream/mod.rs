@@ -2,7 +2,7 @@
 //! `tend` is the background loop that keeps one backend's addresses, health and facts fresh.
 //!
 //! Reading order: `backend` (one instance), `pool` (who serves what), `balance` (whose turn), `ask` and `answer` (one
-//! JSON-RPC request to one backend), `cancel` (a request nobody waits for), `session_pool` (our
+//! JSON-RPC request to one backend), `cancel` (a request nobody waits for), `exchange` (tokens on a caller's behalf), `session_pool` (our
 //! legacy sessions), `catalog` (learning), `health`, `peer`, `facts`.
 
 mod answer;
@@ -11,6 +11,7 @@ pub mod backend;
 pub mod balance;
 mod cancel;
 pub mod catalog;
+pub mod exchange;
 pub mod facts;
 pub mod health;
 pub mod peer;

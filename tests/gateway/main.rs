@@ -5,10 +5,12 @@ mod tokens;
 
 mod access;
 mod balance;
+mod behalf;
 mod bodies;
 mod cli;
 mod clients;
 mod conformance;
+mod custom;
 mod lifecycle;
 mod listeners;
 mod native;

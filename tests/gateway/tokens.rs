@@ -6,10 +6,10 @@ mod claims;
 mod forged;
 mod headers;
 mod honest;
-mod key;
+pub mod key;
 mod realm;
 mod shapes;
-mod token;
+pub mod token;
 
 use std::collections::BTreeSet;
 

@@ -32,9 +32,13 @@ impl Gateway {
 
     /// Starts and waits only until it listens.
     pub async fn start_unready(yaml: &str) -> Self {
+        Self::start_by(command(), yaml).await
+    }
+
+    /// Starts another binary made of the gateway, and waits until it listens.
+    pub async fn start_by(mut command: Command, yaml: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(dir.path().join("gateway.yaml"), yaml).expect("writable");
-        let mut command = command();
         command.arg("--config").arg(dir.path().join("gateway.yaml")).env("STATE_DIR", dir.path().join("state"));
         let mut process = Process::start(command);
         let url = format!("http://{}", address(&process.says("listening on http://").await));
