@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::listeners::PreTlsProcess as _;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 
+use super::announced::Announced;
 use crate::proxy::Gateway;
 use crate::snapshot::State;
 
@@ -41,10 +44,30 @@ impl Door {
     }
 }
 
+impl Door {
+    /// Reads who a plain connection says to come from; `None` if it does not say so properly. TLS has read it before.
+    async fn announced(&self, stream: Stream) -> Option<Stream> {
+        // Of the stream itself: a box of one is another type.
+        if !(*stream).as_any().is::<L4Stream>() {
+            return Some(stream);
+        }
+        let mut stream = stream.into_any().downcast::<L4Stream>().ok()?;
+        let announced = Announced { state: Arc::clone(&self.state) };
+        match announced.process(&mut stream).await {
+            Ok(()) => Some(stream),
+            Err(error) => {
+                log::debug!("closed a connection: {error}");
+                None
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl ServerApp for Door {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let snapshot = self.state.snapshot();
+        let stream = if snapshot.config.server.proxy_protocol { self.announced(stream).await? } else { stream };
         let limits = &snapshot.config.server.limits;
         let address = stream.get_socket_digest().and_then(|digest| Some(digest.peer_addr()?.as_inet()?.ip()));
         let Some(_pass) = self.inside.enter(address, limits.connections, limits.connections_per_ip, &self.state) else {

@@ -9,6 +9,7 @@ use pingora::proxy::http_proxy;
 use pingora::server::Server;
 use pingora::services::listening::Service;
 
+use super::announced::Announced;
 use super::door::{Door, Inside};
 use super::tls::{self, Certificates};
 use crate::config;
@@ -73,6 +74,8 @@ pub fn add_services(server: &mut Server, state: &Arc<State>, certificates: Optio
         Door::new(state, proxy, h2c, &inside)
     };
     let mut listeners = listen(settings.listen);
+    // Before TLS here, and at the door where there is none.
+    listeners.set_pre_tls_callback(Arc::new(Announced { state: Arc::clone(state) }));
     if let (Some(tls), Some(certificates)) = (&settings.tls, certificates) {
         // Serving without the verifier that was asked for would let everybody in.
         let verifier = tls::verifier(tls).map_err(|e| format!("server.tls.client_ca: {e}"))?;

@@ -4,6 +4,7 @@
 //! Services: `proxy` (HTTP/1.1 and TLS), `h2c` where asked for, `admin`, and `caretaker`, the background service that
 //! looks after backends and reloads. Each has a runtime of its own.
 
+mod announced;
 mod caretaker;
 pub mod cli;
 mod door;

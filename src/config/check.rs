@@ -106,6 +106,7 @@ fn server(section: Section<'_>) -> Server {
         admin_token,
         state_dir: section.string("state_dir").map_or_else(|| PathBuf::from("/var/lib/mcp-gateway"), PathBuf::from),
         trusted_proxies: networks(&section, "trusted_proxies"),
+        proxy_protocol: proxy_protocol(&section),
         validate_arguments: section.bool("validate_arguments").unwrap_or(false),
         session_secret: session_secret(&section),
         tls: section.has("tls").then(|| tls(section.section("tls"))).flatten(),
@@ -135,6 +136,14 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 fn address_or_off(section: &Section<'_>, key: &'static str) -> Option<SocketAddr> {
     // YAML 1.1 habits write `off` without quotes, which some writers store as `false`.
     section.parse(key, |text| if matches!(text, "off" | "false") { Ok(None) } else { address(text).map(Some) }).flatten()
+}
+
+fn proxy_protocol(section: &Section<'_>) -> bool {
+    let on = section.bool("proxy_protocol").unwrap_or(false);
+    if on && !section.has("trusted_proxies") {
+        section.problem("proxy_protocol", "needs trusted_proxies: whose PROXY headers are believed");
+    }
+    on
 }
 
 /// Networks in CIDR notation; a bare address is itself alone.

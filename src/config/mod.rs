@@ -86,6 +86,8 @@ pub struct Server {
     pub state_dir: PathBuf,
     /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether trusted proxies begin a connection with a PROXY header.
+    pub proxy_protocol: bool,
     /// Whether the arguments of tool calls are checked against the tool's `inputSchema`.
     pub validate_arguments: bool,
     /// Seals session ids; when absent one is generated into `state_dir`.

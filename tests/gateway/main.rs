@@ -4,6 +4,7 @@ mod support;
 mod tokens;
 
 mod access;
+mod announced;
 mod balance;
 mod behalf;
 mod bodies;
