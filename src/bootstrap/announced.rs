@@ -69,7 +69,7 @@ async fn header(stream: &mut Stream) -> std::result::Result<Option<SocketAddr>, 
             return Err("a trusted proxy sent no PROXY header");
         }
         let parsed = HeaderResult::parse(&bytes);
-        if !parsed.is_incomplete() {
+        if is_line || !parsed.is_incomplete() {
             return client(parsed);
         }
     }
