@@ -1,5 +1,5 @@
-//! What users add in Rust: a trait each, called from one place. A binary of your own builds [`Extensions`] and calls
-//! [`crate::bootstrap::cli::run`]; `tests/examples/custom_auth.rs` is a whole one.
+//! What users add in Rust: a trait each, called from one place. A binary of your own builds [`Extensions`] and hands them
+//! to `bootstrap::cli::run`; `tests/examples/custom_auth.rs` is a whole one.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -14,7 +14,7 @@
 //! 3  exchange
 //! 2  snapshot
 //! 1  access  auth  route  upstream
-//! 0  call  principal  reject  page  schema  config  egress  store  extend  observe  mcp
+//! 0  call  digest  principal  reject  page  schema  config  egress  store  extend  observe  mcp
 //! ```
 //!
 //! # Words
@@ -29,6 +29,7 @@ pub mod bootstrap;
 pub mod call;
 pub mod config;
 pub mod demo;
+pub mod digest;
 pub mod egress;
 pub mod exchange;
 pub mod extend;

@@ -100,7 +100,7 @@ impl State {
         let old = self.snapshot();
         let upstream = Upstream::build(&config, Some(&old.upstream), &self.shared.metrics, &self.shared.probes)?;
         // Unchanged, it keeps what it remembers of tokens.
-        let auth = if old.auth.is_of(&config, &old.config) {
+        let auth = if old.auth.is_of(&config) {
             Arc::clone(&old.auth)
         } else {
             Arc::new(Auth::build(&config, Some(&old.auth), &self.shared.extensions)?)

@@ -1,7 +1,6 @@
 //! API keys: found by the digest of what was sent, so that nothing about the stored ones can be timed.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -78,19 +77,4 @@ impl Table {
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.0.values()
     }
-}
-
-/// SHA-256.
-pub fn digest(text: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, text).as_ref());
-    digest
-}
-
-/// Bytes as lower-case hex digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderValue;
 use moka::future::Cache;
@@ -15,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::claims::{self, Audience, Written};
 use crate::config::identity::Introspection;
 use crate::egress::Client;
-use crate::egress::web::Site;
+use crate::egress::web::{self, Site};
 use crate::principal::{Principal, Way};
 
 /// Tokens remembered.
@@ -86,17 +84,12 @@ pub struct Introspector {
 
 impl Introspector {
     /// # Errors
-    /// When its CA file or client credential cannot be used.
+    /// When its CA file cannot be used.
     pub fn new(conf: &Introspection, resource: Option<&url::Url>) -> Result<Self, String> {
-        // RFC 6749 §2.3.1: both are form-encoded before they are joined.
-        let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        let pair = format!("{}:{}", encode(&conf.client_id), encode(conf.client_secret.expose()));
-        let mut credential = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).map_err(|e| e.to_string())?;
-        credential.set_sensitive(true);
         Ok(Self {
             site: Site::new(&conf.site.url, conf.site.ca.as_ref())?,
             audience: Audience::new(&conf.audience, resource),
-            credential,
+            credential: web::basic(&conf.client_id, conf.client_secret.expose()),
             memory: Memory::new(conf.cache.0),
             conf: conf.clone(),
         })

@@ -1,6 +1,7 @@
 //! Where managed keys are kept. Both stores change one record at a time and atomically, and tell cheaply whether
 //! anything changed since they were last read.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -8,19 +9,21 @@ use std::path::{Path, PathBuf};
 use super::keys::{Record, Records};
 use crate::store::redis::Redis;
 
-/// Redis: a hash of records by id, a counter of changes, a hash of last uses.
-const KEYS: &str = "mcp-gateway:keys";
-const VERSION: &str = "mcp-gateway:keys:version";
-const USED: &str = "mcp-gateway:keys:used";
+/// Redis: a hash of records by id, the name of its state, a hash of last uses. The state has a random name, because a
+/// count would begin anew in a Redis that lost its data, and could be the one we saw.
+const KEYS: &str = "{mcp-gateway:keys}";
+const VERSION: &str = "{mcp-gateway:keys}:version";
+const USED: &str = "{mcp-gateway:keys}:used";
 /// Attempts at a record that others change at the same time.
 const ATTEMPTS: usize = 5;
 
-/// Replaces a record if it is still what was read; the keys share a hash tag's worth of one node by being few.
+/// Replaces a record if it is still what was read. A record that is new or goes takes its last use with it.
 const REPLACE: &str = r"
 local old = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 if old ~= ARGV[2] then return 0 end
 if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
-redis.call('INCR', KEYS[2])
+if old == '' or ARGV[3] == '' then redis.call('HDEL', KEYS[3], ARGV[1]) end
+redis.call('SET', KEYS[2], ARGV[4])
 return 1";
 
 /// What a record becomes: `None` to leave it, `Some(None)` to remove it.
@@ -54,7 +57,7 @@ impl Store {
     pub async fn changed(&self, seen: Option<&str>) -> Result<Option<Changed>, String> {
         let version = match self {
             Self::File(path) => stamp(path),
-            Self::Redis(redis) => redis.query::<Option<u64>>(redis::cmd("GET").arg(VERSION)).await?.unwrap_or_default().to_string(),
+            Self::Redis(redis) => redis.query::<Option<String>>(redis::cmd("GET").arg(VERSION)).await?.unwrap_or_default(),
         };
         if seen == Some(version.as_str()) {
             return Ok(None);
@@ -84,6 +87,17 @@ impl Store {
         }
     }
 
+    /// When keys were last used, on any replica, where that is kept beside the records.
+    ///
+    /// # Errors
+    /// Why the store cannot be read.
+    pub async fn usage(&self) -> Result<HashMap<String, i64>, String> {
+        match self {
+            Self::File(_) => Ok(HashMap::new()),
+            Self::Redis(redis) => redis.query(redis::cmd("HGETALL").arg(USED)).await,
+        }
+    }
+
     /// Writes when keys were last used.
     ///
     /// # Errors
@@ -106,11 +120,9 @@ impl Store {
 
 async fn fetch(redis: &Redis) -> Result<Records, String> {
     let texts: Vec<(String, String)> = redis.query(redis::cmd("HGETALL").arg(KEYS)).await?;
-    let used: std::collections::HashMap<String, i64> = redis.query(redis::cmd("HGETALL").arg(USED)).await?;
     let mut records = Records::new();
     for (id, text) in texts {
-        let mut record: Record = serde_json::from_str(&text).map_err(|e| format!("{KEYS}: the record `{id}` cannot be read: {e}"))?;
-        record.last_used = record.last_used.max(used.get(&id).copied());
+        let record: Record = serde_json::from_str(&text).map_err(|e| format!("{KEYS}: the record `{id}` cannot be read: {e}"))?;
         records.insert(id, record);
     }
     Ok(records)
@@ -124,7 +136,8 @@ async fn replace(redis: &Redis, id: &str, change: &Change<'_>) -> Result<bool, S
         let Some(new) = change(record.as_ref()) else { return Ok(false) };
         let new = new.map(|record| serde_json::to_string(&record)).transpose().map_err(|e| e.to_string())?;
         let mut call = script.key(KEYS);
-        call.key(VERSION).arg(id).arg(old.unwrap_or_default()).arg(new.unwrap_or_default());
+        let state = uuid::Uuid::new_v4().to_string();
+        call.key(VERSION).key(USED).arg(id).arg(old.unwrap_or_default()).arg(new.unwrap_or_default()).arg(state);
         if redis.invoke::<u8>(&call).await? == 1 {
             return Ok(true);
         }

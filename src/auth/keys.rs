@@ -2,7 +2,7 @@
 //! replicas, watched so that a key made or revoked anywhere is known everywhere within a second. What is known goes on
 //! serving while the store cannot be asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,10 +14,11 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::api_key::{Entry, Table, digest, hex};
+use super::api_key::{Entry, Table};
 use super::key_store::{Changed, Store};
 use crate::config::identity::Standing;
 use crate::config::key_hash;
+use crate::digest;
 use crate::reject::{Code, Reject, Verdict};
 
 /// How often the store is looked at: a change is effective within twice that.
@@ -77,6 +78,8 @@ pub struct Managed {
     store: Store,
     table: ArcSwap<Table>,
     records: ArcSwap<Records>,
+    /// Times of last use that other replicas saw.
+    used: ArcSwap<HashMap<String, i64>>,
     known: AtomicBool,
     wishes: mpsc::Sender<(Wish, Told)>,
     /// Taken by `tend`.
@@ -90,6 +93,7 @@ impl Managed {
         let managed = Self {
             table: ArcSwap::default(),
             records: ArcSwap::default(),
+            used: ArcSwap::default(),
             known: AtomicBool::new(false),
             wishes,
             wished: Mutex::new(Some(receiver)),
@@ -115,9 +119,11 @@ impl Managed {
 
     /// All keys, with the time of last use as this process saw it.
     pub fn list(&self) -> Vec<Record> {
-        let table = self.table.load();
-        let used = |record: &Record| table.entries().filter(|entry| entry.id == record.id).filter_map(|entry| entry.used()).max();
-        self.records.load().values().map(|record| Record { last_used: used(record).max(record.last_used), ..record.clone() }).collect()
+        let (table, others) = (self.table.load(), self.used.load());
+        let here = |record: &Record| table.entries().filter(|entry| entry.id == record.id).filter_map(|entry| entry.used()).max();
+        let there = |record: &Record| others.get(&record.id).copied().filter(|at| *at >= record.created);
+        let used = |record: &Record| here(record).max(there(record)).max(record.last_used);
+        self.records.load().values().map(|record| Record { last_used: used(record), ..record.clone() }).collect()
     }
 
     /// Does what an administrator wants, in the background service that owns the store.
@@ -146,7 +152,10 @@ impl Managed {
                     let _ = told.send(done);
                 }
                 _ = look.tick() => self.look(&mut seen, &mut failing).await,
-                _ = usage.tick() => self.write_usage().await,
+                _ = usage.tick() => {
+                    self.write_usage().await;
+                    self.read_usage().await;
+                }
             }
         }
     }
@@ -212,11 +221,21 @@ impl Managed {
         let records = self.records.load();
         let table = self.table.load();
         let newer = table.entries().filter_map(|entry| Some((entry.id.clone(), entry.used()?)));
-        let newer: Vec<_> = newer.filter(|(id, at)| records.get(id).is_some_and(|record| record.last_used < Some(*at))).collect();
+        let others = self.used.load();
+        let known = |id: &String| records.get(id).map(|record| record.last_used.max(others.get(id).copied()));
+        let newer: Vec<_> = newer.filter(|(id, at)| known(id).is_some_and(|known| known < Some(*at))).collect();
         if !newer.is_empty()
             && let Err(cause) = self.store.note_usage(&newer).await
         {
             log::debug!("managed keys: the times of last use were not written: {cause}");
+        }
+    }
+}
+
+impl Managed {
+    async fn read_usage(&self) {
+        if let Ok(used) = self.store.usage().await {
+            self.used.store(Arc::new(used));
         }
     }
 }
@@ -242,6 +261,6 @@ pub fn mint() -> (String, Secret) {
     let mut random = [0; 32];
     SystemRandom::new().fill(&mut random).expect("the system has randomness");
     let key = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
-    let hash = format!("sha256:{}", hex(&digest(key.as_bytes())));
+    let hash = format!("sha256:{}", digest::hex(&digest::sha256(key.as_bytes())));
     (key, Secret { hash, until: None })
 }

@@ -31,8 +31,9 @@ use self::jwks::KeySet;
 use self::jwt::{Fault, Issuer, Token};
 use self::key_store::Store;
 use self::keys::Managed;
-use crate::config::Config;
 use crate::config::identity::{self, JwtKeys, KeyStore};
+use crate::config::{self, Config};
+use crate::digest;
 use crate::egress::Client;
 use crate::extend::{Arriving, Authenticator, Extensions, Recognition};
 use crate::observe::metrics::Metrics;
@@ -77,6 +78,8 @@ pub struct Auth {
     custom: Vec<Arc<dyn Authenticator>>,
     remembered: Cache<[u8; 32], Remembered>,
     tenants: HashSet<String>,
+    /// Where the managed keys may be.
+    redis: Option<config::Redis>,
 }
 
 /// A verified token. It is looked at again when it ends or its key is withdrawn.
@@ -111,13 +114,14 @@ impl Auth {
             custom: extensions.authenticators.clone(),
             remembered: Cache::new(REMEMBERED),
             tenants: tenants(written),
+            redis: config.redis.clone(),
             conf,
         })
     }
 
     /// Whether it was compiled from the same configuration.
-    pub fn is_of(&self, config: &Config, old: &Config) -> bool {
-        self.conf == config.auth && old.redis == config.redis
+    pub fn is_of(&self, config: &Config) -> bool {
+        self.conf == config.auth && self.redis == config.redis
     }
 
     /// The configuration it stands for; `None` where everyone is anonymous.
@@ -175,7 +179,10 @@ impl Auth {
             (Err(reason), None) => return (None, Err(Denied::Invalid(reason.to_owned()))),
         };
         if let Some(key) = presented.key {
-            return (Some(Way::ApiKey), self.by_key(&api_key::digest(key.as_bytes())).unwrap_or_else(|| Err(unknown_key())));
+            return (
+                Some(Way::ApiKey),
+                self.by_key(&digest::sha256(key.as_bytes()), key.starts_with(keys::PREFIX)).unwrap_or_else(|| Err(unknown_key())),
+            );
         }
         if let Some(token) = presented.bearer
             && let Some((way, decided)) = self.by_bearer(token, request.client).await
@@ -207,18 +214,19 @@ impl Auth {
     }
 
     /// `None` if no key of that digest is known, or could be.
-    fn by_key(&self, digest: &[u8; 32]) -> Option<Result<Arc<Principal>, Denied>> {
+    fn by_key(&self, digest: &[u8; 32], is_ours: bool) -> Option<Result<Arc<Principal>, Denied>> {
         let managed = self.managed.as_ref()?;
         let found = self.keys.find(digest).cloned().or_else(|| managed.find(digest));
         match found {
             Some(entry) => Some(entry.admit(now()).map_err(|reason| Denied::Invalid(reason.to_owned()))),
-            None if managed.is_known() => None,
+            // Managed keys are recognised by how they begin, so nobody else waits for their store.
+            None if managed.is_known() || !is_ours => None,
             None => Some(Err(Denied::Unavailable("the key store was not read yet".to_owned()))),
         }
     }
 
     async fn by_bearer(&self, token: &str, client: &Client) -> Option<(Way, Result<Arc<Principal>, Denied>)> {
-        let digest = api_key::digest(token.as_bytes());
+        let digest = digest::sha256(token.as_bytes());
         if let Some(known) = self.remembered.get(&digest).filter(Remembered::is_good) {
             return Some((Way::Jwt, Ok(known.principal)));
         }
@@ -228,11 +236,11 @@ impl Auth {
 
     async fn by_fresh_bearer(&self, digest: [u8; 32], token: &str, client: &Client) -> Option<(Way, Result<Arc<Principal>, Denied>)> {
         let is_jwt = !self.issuers.is_empty() && jwt::is_shaped(token);
-        let is_key = !is_jwt || token.starts_with(keys::PREFIX);
-        if let Some(decided) = self.by_key(&digest).filter(|decided| is_key || decided.is_ok()) {
+        let is_ours = token.starts_with(keys::PREFIX);
+        if let Some(decided) = self.by_key(&digest, is_ours).filter(|decided| !is_jwt || is_ours || decided.is_ok()) {
             return Some((Way::ApiKey, decided));
         }
-        if token.starts_with(keys::PREFIX) && self.managed.is_some() {
+        if is_ours && self.managed.is_some() {
             return Some((Way::ApiKey, Err(unknown_key())));
         }
         if is_jwt && let Some(decided) = self.by_jwt(digest, token).await {
@@ -307,8 +315,9 @@ fn table(conf: Option<&identity::ApiKeys>) -> Table {
 }
 
 fn managed(conf: &identity::ApiKeys, config: &Config, old: Option<&Auth>) -> Result<Arc<Managed>, String> {
-    let place = |auth: &Auth| Some(auth.conf.as_ref()?.api_keys.as_ref()?.store.clone());
-    let kept = old.filter(|old| place(old).as_ref() == Some(&conf.store)).and_then(|old| old.managed.clone());
+    let place = |auth: &Auth| Some((auth.conf.as_ref()?.api_keys.as_ref()?.store.clone(), auth.redis.clone()));
+    let here = (conf.store.clone(), config.redis.clone());
+    let kept = old.filter(|old| place(old).as_ref() == Some(&here)).and_then(|old| old.managed.clone());
     if let Some(kept) = kept {
         return Ok(kept);
     }

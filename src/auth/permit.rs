@@ -206,6 +206,8 @@ impl Rule {
             // A task's id says nothing of the tool it came from; a list is filtered item by item.
             (Some(_), _) if asked.kind == Kind::Task => true,
             (Some(_), None) => true,
+            // `*` crosses slashes, so a path that climbs would be somewhere else than where it seems to be.
+            (Some(_), Some(name)) if asked.kind == Kind::Resource && climbs(name) => false,
             (Some(globs), Some(name)) => globs.is_match(name),
         };
         named && self.methods.is_match(asked.method)
@@ -213,10 +215,11 @@ impl Rule {
 
     fn holds(&self, principal: &Principal, asked: &Asked<'_>) -> bool {
         let Some(when) = &self.when else { return true };
+        // The protocol itself, or a list: what the condition is about comes later, and is judged then. What it says of
+        // caller and server alone is known already.
+        let is_early = asked.kind == Kind::Protocol || (asked.name.is_none() && asked.kind != Kind::Unknown);
         let arguments = match asked.arguments {
-            // The protocol itself, or a list: what the condition is about comes later, and is judged then.
-            _ if asked.kind == Kind::Protocol => return true,
-            Arguments::Given(_) if asked.name.is_none() => return true,
+            _ if is_early && when.needs_call => return true,
             Arguments::Unknown if when.needs_arguments => return true,
             Arguments::Unknown => None,
             Arguments::Given(arguments) => arguments,
@@ -229,6 +232,13 @@ impl Rule {
         let every = ["tools/call", "prompts/get", "resources/read"].iter().all(|method| self.methods.is_match(method));
         self.servers.is_match(server) && !self.names_kinds && self.when.is_none() && every
     }
+}
+
+/// Whether a URI has dot segments (RFC 3986 §3.3), written plainly or percent-encoded.
+fn climbs(uri: &str) -> bool {
+    let plain = uri.replace("%2e", ".").replace("%2E", ".").replace("%2f", "/").replace("%2F", "/").replace('\\', "/");
+    let path = plain.split(['?', '#']).next().unwrap_or_default();
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 fn globs<S: AsRef<str>>(texts: &[S]) -> GlobSet {

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::auth::{api_key, keys};
-use crate::config::{Config, Problem, Source};
+use crate::auth::keys;
+use crate::config::{self, Config, Problem, Source};
 use crate::extend::Extensions;
-use crate::{demo, sidecar};
+use crate::{demo, digest, sidecar};
 
 /// Characters below which a key could be guessed.
 const SHORTEST_KEY: usize = 20;
@@ -88,6 +88,10 @@ fn check(source: &Source) -> ExitCode {
 }
 
 fn new_key(id: &str) -> ExitCode {
+    if let Err(message) = config::label(id, "key id") {
+        eprintln!("{message}");
+        return ExitCode::from(2);
+    }
     let (key, secret) = keys::mint();
     println!("key:   {key}");
     println!("entry: {{ id: {id}, hash: \"{}\", tenant: , roles: [] }}", secret.hash);
@@ -104,7 +108,7 @@ fn hash_key() -> ExitCode {
         eprintln!("give a key of {SHORTEST_KEY} characters or more on standard input; `mcp-gateway keys new` makes a good one");
         return ExitCode::from(2);
     }
-    println!("sha256:{}", api_key::hex(&api_key::digest(key.as_bytes())));
+    println!("sha256:{}", digest::hex(&digest::sha256(key.as_bytes())));
     ExitCode::SUCCESS
 }
 

@@ -79,6 +79,12 @@ fn banner(config: &Config) {
     if let Some(tls) = &server.tls {
         log::info!("listening on https://{}", tls.listen);
     }
+    if server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
+        log::warn!(
+            "client certificates are asked for on https only; http on {} takes none: let only those reach it who may",
+            server.listen
+        );
+    }
     if let Some(h2c) = server.h2c {
         log::info!("listening on h2c://{h2c}");
     }

@@ -11,6 +11,9 @@ use super::identity::{
 use super::reader::Section;
 use super::{Secret, Timespan, check};
 
+/// Client headers that go upstream beside those of MCP.
+pub const FORWARDED: &[&str] = &["accept", "accept-language", "user-agent", "last-event-id", "tracestate", "baggage"];
+
 const ALGORITHMS: &[(&str, Algorithm)] = &[
     ("HS256", Algorithm::HS256),
     ("HS384", Algorithm::HS384),
@@ -74,6 +77,7 @@ fn standing(section: &Section<'_>) -> Standing {
 
 fn api_keys(section: &Section<'_>, redis: bool, state_dir: &Path) -> ApiKeys {
     let header = section.parse("header", |text| match text.parse::<http::HeaderName>() {
+        Ok(name) if goes_upstream(&name) => Err(format!("`{name}` goes upstream, and a credential must not; give another header")),
         Ok(name) if name != http::header::AUTHORIZATION && name != http::header::COOKIE => Ok(name.as_str().to_owned()),
         Ok(_) => Err("Authorization and Cookie cannot be the key's header; keys are accepted as Authorization: Bearer anyway".to_owned()),
         Err(_) => Err(format!("`{text}` is not a header name")),
@@ -94,6 +98,12 @@ fn api_keys(section: &Section<'_>, redis: bool, state_dir: &Path) -> ApiKeys {
     section.finish();
     let store = if in_redis { KeyStore::Redis } else { KeyStore::File(file) };
     ApiKeys { header: header.unwrap_or_else(|| "x-api-key".to_owned()), keys, store }
+}
+
+/// Whether a client's header of this name is passed on to servers (`exchange/native`).
+fn goes_upstream(name: &http::HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("mcp-") || FORWARDED.contains(&name)
 }
 
 fn api_key(section: &Section<'_>) -> Option<ApiKey> {
@@ -286,8 +296,10 @@ fn external(section: &Section<'_>) -> Option<External> {
         section.problem("headers", "missing; list the request headers that carry the credential");
     }
     for header in &headers {
-        if header.parse::<http::HeaderName>().is_err() {
-            section.problem("headers", format!("`{header}` is not a header name"));
+        match header.parse::<http::HeaderName>() {
+            Err(_) => section.problem("headers", format!("`{header}` is not a header name")),
+            Ok(name) if goes_upstream(&name) => section.problem("headers", format!("`{header}` goes upstream, and a credential must not")),
+            Ok(_) => {}
         }
     }
     if !section.has("url") {

@@ -24,7 +24,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 use url::Url;
 
-pub use auth::{instant, key_hash, pem_key};
+pub use auth::{FORWARDED, instant, key_hash, pem_key};
 pub use check::label;
 pub use identity::{Auth, Roles};
 pub use reader::Problem;

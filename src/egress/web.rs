@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use url::Url;
@@ -82,6 +84,16 @@ impl Site {
         let reachable = |address: &SocketAddr| !is_forbidden(address.ip());
         found.find(reachable).ok_or_else(|| Failure::NotSent(format!("{host} resolves to no address that may be asked")))
     }
+}
+
+/// `Authorization` of an OAuth client that shows its secret (RFC 6749 §2.3.1: both parts are form-encoded before they are
+/// joined).
+pub fn basic(id: &str, secret: &str) -> HeaderValue {
+    let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = STANDARD.encode(format!("{}:{}", encode(id), encode(secret)));
+    let mut value = HeaderValue::from_str(&format!("Basic {pair}")).expect("base64 is visible ASCII");
+    value.set_sensitive(true);
+    value
 }
 
 /// Addresses that no identity provider has, but that a forged DNS record would like us to ask: link-local ones, where

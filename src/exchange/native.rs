@@ -9,6 +9,7 @@ use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use super::{may_go_elsewhere, refuse};
+use crate::config::FORWARDED;
 use crate::egress::{Client, Incoming, Outgoing, Target};
 use crate::mcp::headers;
 use crate::mcp::session::Session;
@@ -113,10 +114,12 @@ impl Native<'_> {
     }
 }
 
-/// The lines of a client's headers that go upstream, written once for every attempt.
-pub fn forwarded(headers: &HeaderMap) -> Vec<u8> {
+/// The lines of a client's headers that go upstream, written once for every attempt. Only a GET takes a stream up again:
+/// what a POST might replay was not judged with it.
+pub fn forwarded(headers: &HeaderMap, is_get: bool) -> Vec<u8> {
     let mut lines = Vec::with_capacity(512);
-    for (name, value) in headers.iter().filter(|(name, _)| is_forwarded(name)) {
+    let goes = |name: &HeaderName| is_forwarded(name) && (is_get || name != "last-event-id");
+    for (name, value) in headers.iter().filter(|(name, _)| goes(name)) {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             lines.extend_from_slice(part);
         }
@@ -130,8 +133,7 @@ pub fn forwarded(headers: &HeaderMap) -> Vec<u8> {
 fn is_forwarded(name: &HeaderName) -> bool {
     let text = name.as_str();
     match text {
-        "accept" | "accept-language" | "user-agent" | "last-event-id" | "tracestate" | "baggage" => true,
         headers::SESSION => false,
-        _ => text.starts_with("mcp-"),
+        _ => text.starts_with("mcp-") || FORWARDED.contains(&text),
     }
 }

@@ -32,10 +32,13 @@ pub struct Unreadable;
 /// # Errors
 /// [`Unreadable`].
 pub fn message(text: &[u8], keeps: Keeps<'_>) -> Result<Option<Vec<u8>>, Unreadable> {
+    // Some readers strip a byte order mark, and what begins otherwise than JSON does may be JSON in another encoding.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'[') => batch(text, keeps),
         Some(b'{') => one(text, keeps),
-        _ => Ok(None),
+        Some(_) => Err(Unreadable),
+        None => Ok(None),
     }
 }
 
@@ -176,11 +179,12 @@ impl<'k> Stream<'k> {
         let lines = || block.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty());
         let data: Vec<&[u8]> = lines().filter_map(data_of).collect();
         let data = data.join(&b'\n');
-        if serde_json::from_slice::<&RawValue>(&data).is_err() {
+        let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&data);
+        if !serde_json::from_slice::<&RawValue>(data).is_ok_and(|raw| raw.get().starts_with(['{', '['])) {
             // No JSON, so no message.
             return Ok(None);
         }
-        let Some(message) = message(&data, self.keeps)? else { return Ok(None) };
+        let Some(message) = message(data, self.keeps)? else { return Ok(None) };
         let mut out = Vec::with_capacity(message.len() + 64);
         for line in lines().filter(|line| data_of(line).is_none()) {
             out.extend_from_slice(line);
@@ -227,10 +231,13 @@ mod tests {
             filter(r#"{"id":1,"r\u0065sult":{"\u0074ools":[{"name":"write"}]}}"#),
             Ok(Some(r#"{"id":1,"result":{"tools":[]}}"#.into()))
         );
-        for untouched in [r#"{"result":{"content":[{"name":"write"}]}}"#, r#"{"method":"x","params":{"tools":[]}}"#, "7", ""] {
+        for untouched in [r#"{"result":{"content":[{"name":"write"}]}}"#, r#"{"method":"x","params":{"tools":[]}}"#, ""] {
             assert_eq!(filter(untouched), Ok(None), "{untouched}");
         }
+        assert_eq!(filter(&format!("\u{feff}{LIST}")), Ok(Some(KEPT.into())));
         for twofold in [
+            "7",
+            "\u{0}{",
             r#"{"result":{"tools":[{"name":"write"}]},"result":{}}"#,
             r#"{"result":{"tools":[],"tools":[]}}"#,
             r#"{"result":{"tools":{}}}"#,

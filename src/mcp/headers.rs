@@ -24,6 +24,16 @@ pub fn version(headers: &HeaderMap) -> Option<&str> {
     headers.get(VERSION)?.to_str().ok()
 }
 
+/// Refuses a revision that is told twice: which one counts is for no two readers the same.
+///
+/// # Errors
+/// `invalid_request`.
+pub fn tells_one_version(headers: &HeaderMap) -> Verdict<()> {
+    let mut told = headers.get_all(VERSION).iter();
+    let single = told.next().is_none_or(|value| !value.as_bytes().contains(&b',')) && told.next().is_none();
+    if single { Ok(()) } else { Err(Reject::new(Code::InvalidRequest, "one MCP-Protocol-Version, please")) }
+}
+
 /// The era of a request: modern if its header or its body claims it, so that neither can talk it out of being judged.
 pub fn era(headers: &HeaderMap, body_version: Option<&str>) -> Era {
     let told = headers.get_all(VERSION).iter().filter_map(|value| value.to_str().ok());

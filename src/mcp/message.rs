@@ -112,7 +112,9 @@ impl<'b> Message<'b> {
     pub fn call(&self) -> Option<Call<'b>> {
         let method = self.method.clone()?;
         let none = Params::default();
-        Some(self.params.as_ref().unwrap_or(&none).call(method))
+        let call = self.params.as_ref().unwrap_or(&none).call(method);
+        // A request is no notification, whatever it calls itself.
+        Some(if self.id.is_some() && call.method.starts_with("notifications/") { Call { kind: Kind::Unknown, ..call } } else { call })
     }
 
     fn read(body: &'b [u8]) -> Verdict<Self> {
@@ -148,14 +150,20 @@ impl<'b> Params<'b> {
 
     /// What `method` asks with these params.
     pub fn call(&self, method: Cow<'b, str>) -> Call<'b> {
-        let call =
-            |name, kind, is_named| Call { method: method.clone(), name, kind, is_named, arguments: self.arguments, also: Vec::new() };
+        // Only these have arguments; elsewhere they would satisfy conditions and mean nothing.
+        let arguments = self.arguments.filter(|_| matches!(method.as_ref(), "tools/call" | "prompts/get"));
+        let call = |name, kind, is_named| Call { method: method.clone(), name, kind, is_named, arguments, also: Vec::new() };
         let Some(row) = method::find(&method) else {
             let kind = if method.starts_with("notifications/") { Kind::Protocol } else { Kind::Unknown };
-            return call(None, kind, false);
+            // What it does with arguments we do not know, so conditions see them.
+            return Call { arguments: self.arguments, ..call(None, kind, false) };
         };
         match row.named {
-            Named::Nothing if row.mcp == "subscriptions/listen" => Call { also: self.subscribed(), ..call(None, row.kind, false) },
+            Named::Nothing if row.mcp == "subscriptions/listen" => match self.subscribed() {
+                Some(also) => Call { also, ..call(None, row.kind, false) },
+                // A reader more lenient than ours would subscribe to what we cannot judge.
+                None => call(None, row.kind, true),
+            },
             Named::Nothing => call(None, row.kind, false),
             Named::Name => call(self.name.clone(), row.kind, true),
             Named::Uri => call(self.uri.clone(), row.kind, true),
@@ -172,10 +180,11 @@ impl<'b> Params<'b> {
         }
     }
 
-    fn subscribed(&self) -> Vec<Cow<'b, str>> {
-        let read = |raw: &'b RawValue| serde_json::from_str::<Subscriptions<'b>>(raw.get()).ok();
-        let subscriptions = self.notifications.and_then(read).unwrap_or_default();
-        subscriptions.resources.into_iter().map(|text| text.0).collect()
+    /// The resources a subscription asks about; `None` if that cannot be read.
+    fn subscribed(&self) -> Option<Vec<Cow<'b, str>>> {
+        let Some(written) = self.notifications else { return Some(Vec::new()) };
+        let subscriptions: Subscriptions<'b> = serde_json::from_str(written.get()).ok()?;
+        Some(subscriptions.resources.into_iter().map(|text| text.0).collect())
     }
 }
 

@@ -16,26 +16,51 @@ const DEPTH: usize = 64;
 /// Up to how many names a scan is cheaper than a set.
 const FEW: usize = 16;
 
-/// The members we judge by: in an envelope and in `params`. Parsers that ignore case (Go's) take any writing of them.
-const JUDGED: &[&str] = &[
-    "jsonrpc",
-    "id",
-    "method",
-    "params",
-    "result",
-    "error",
-    "name",
-    "uri",
-    "taskId",
-    "arguments",
-    "ref",
-    "notifications",
-    "_meta",
-    "tool_name",
-    "cursor",
-];
-/// Down to here names are ours to judge: 1 is the envelope (2 in a batch), then `params`.
-const ENVELOPE: usize = 3;
+/// Where in a body we are, as far as names there are ours to judge. Parsers that ignore case (Go's) take any writing of
+/// a name for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The whole, a message or a batch of them.
+    Body,
+    Envelope,
+    Params,
+    Reference,
+    Notifications,
+    Meta,
+    /// Values: the names in them are the server's own, except that they must not repeat.
+    Free,
+}
+
+impl Place {
+    /// The names we judge by.
+    const fn judged(self) -> &'static [&'static str] {
+        match self {
+            Self::Envelope => &["jsonrpc", "id", "method", "params", "result", "error"],
+            Self::Params => &["name", "uri", "taskId", "arguments", "ref", "notifications", "_meta", "tool_name", "cursor"],
+            Self::Reference => &["type", "name", "uri"],
+            Self::Notifications => &["resourceSubscriptions"],
+            Self::Meta => &["io.modelcontextprotocol/protocolVersion"],
+            Self::Body | Self::Free => &[],
+        }
+    }
+
+    /// Where the member of this name leads.
+    fn into(self, name: &str) -> Self {
+        match (self, name) {
+            (Self::Envelope, "params") => Self::Params,
+            (Self::Params, "ref") => Self::Reference,
+            (Self::Params, "notifications") => Self::Notifications,
+            (Self::Params, "_meta") => Self::Meta,
+            _ => Self::Free,
+        }
+    }
+
+    /// Whether a name could be taken for one of ours that it is not.
+    fn is_another_writing(self, name: &str) -> bool {
+        let same = |judged: &&str| name.chars().map(fold).eq(judged.chars().map(fold));
+        !self.judged().contains(&name) && self.judged().iter().any(same)
+    }
+}
 
 /// Checks that a body reads the same for everyone.
 ///
@@ -44,7 +69,7 @@ const ENVELOPE: usize = 3;
 pub fn check(body: &[u8]) -> Verdict<()> {
     let text = std::str::from_utf8(body).map_err(|e| Reject::new(Code::ParseError, "the body is not UTF-8").because(e))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let read = Any { depth: 0, judged: true }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    let read = Any { depth: 0, place: Place::Body }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     read.map_err(|e| explain(&e))
 }
 
@@ -62,11 +87,11 @@ fn fold(c: char) -> char {
     }
 }
 
-/// Any value; `judged` while we are where names are ours.
+/// Any value.
 #[derive(Clone, Copy)]
 struct Any {
     depth: usize,
-    judged: bool,
+    place: Place,
 }
 
 impl Any {
@@ -74,7 +99,7 @@ impl Any {
         if self.depth >= DEPTH {
             return Err(E::custom(format_args!("nested deeper than {DEPTH}")));
         }
-        Ok(Self { depth: self.depth + 1, judged: self.judged && self.depth + 1 < ENVELOPE })
+        Ok(Self { depth: self.depth + 1, ..self })
     }
 }
 
@@ -118,20 +143,25 @@ impl<'de> Visitor<'de> for Any {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let inner = self.deeper()?;
+        let deeper = self.deeper()?;
+        // The messages of a batch; any other list holds values.
+        let inner = if self.depth == 0 { deeper } else { Any { place: Place::Free, ..deeper } };
         while items.next_element_seed(inner)?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let inner = self.deeper()?;
+        let deeper = self.deeper()?;
+        let place = if self.place == Place::Body { Place::Envelope } else { self.place };
         let mut names = Names::default();
         while let Some(Name(name)) = members.next_key::<Name<'de>>()? {
-            if self.judged && is_another_writing(&name) {
+            if place.is_another_writing(&name) {
                 return Err(A::Error::custom(format_args!("`{}` can be taken for a member of another case", clip(&name))));
             }
-            // Below `params` are the values; names in them are the server's own, except that they must not repeat.
-            let inner = Any { judged: inner.judged && name == "params", ..inner };
+            if name.contains('\0') {
+                return Err(A::Error::custom("a name with a NUL, which some readers take for its end"));
+            }
+            let inner = Any { place: place.into(&name), ..deeper };
             if !names.add(name) {
                 return Err(A::Error::custom("duplicate field"));
             }
@@ -139,11 +169,6 @@ impl<'de> Visitor<'de> for Any {
         }
         Ok(())
     }
-}
-
-fn is_another_writing(name: &str) -> bool {
-    let same = |judged: &&str| name.chars().map(fold).eq(judged.chars().map(fold));
-    !JUDGED.contains(&name) && JUDGED.iter().any(same)
 }
 
 /// The names of one object.
@@ -201,6 +226,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"Name":1,"x":{"Method":"y"}},"_meta":{}}}"#,
             r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"b"}]"#,
             r#"{"method":"call_tool","params":{"tool_name":"a","taskId":"b"}}"#,
+            r#"{"method":"x","params":{"_meta":{"Name":1},"ref":{"type":"a"},"notifications":{"a":{"TYPE":1}}}}"#,
             r#"{"a":"\ud83d\ude00","b":[1,-2.5e3,null,true]}"#,
             "7",
         ] {
@@ -223,6 +249,10 @@ mod tests {
             r#"{"method":"x","params":{"tas\u212aId":"a"}}"#.to_owned(),
             r#"{"method":"x","params":{"taskid":"a"}}"#.to_owned(),
             r#"[{"method":"ping","Params":{}}]"#.to_owned(),
+            r#"{"method":"x","params":{"ref":{"type":"ref/prompt","name":"a","NAME":"b"}}}"#.to_owned(),
+            r#"{"method":"x","params":{"notifications":{"resourcesubscriptions":["a"]}}}"#.to_owned(),
+            r#"{"method":"x","params":{"_meta":{"io.modelcontextprotocol/ProtocolVersion":"a"}}}"#.to_owned(),
+            r#"{"method":"x","params":{"arguments":{"a\u0000":1}}}"#.to_owned(),
             r#"[{"method":"tools/call","params":{"NAME":"x"}}]"#.to_owned(),
             r#"{"a":"\ud800"}"#.to_owned(),
             r#"{"a":1e999}"#.to_owned(),

@@ -40,7 +40,7 @@ fn quiet(module: &str) -> log::LevelFilter {
     if module == "pingora_load_balancing" { log::LevelFilter::Error } else { log::LevelFilter::Warn }
 }
 
-/// The structured fields of a record, when its message is one JSON object (see `proxy/record`).
+/// The structured fields of a record, when its message is one JSON object (see `proxy/record` and `proxy/audit`).
 fn json(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -50,12 +50,13 @@ fn json(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
         msg: String,
     }
     let message = record.args().to_string();
-    if record.target() == "access" {
+    if matches!(record.target(), "access" | "audit") {
         return writeln!(
             out,
-            "{{\"ts\":\"{}\",\"level\":\"{}\",\"target\":\"access\",{}",
+            "{{\"ts\":\"{}\",\"level\":\"{}\",\"target\":\"{}\",{}",
             now(),
             level(record),
+            record.target(),
             message.trim_start_matches('{')
         );
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use pingora::protocols::http::ServerSession;
 
+use super::audit::{self, Decision};
 use super::body;
 use super::ctx::{Ctx, Dialect};
 use super::who::{self, Caller};
@@ -96,7 +97,10 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     }
     let caller = who::recognise(state, client, ctx, route).await?;
     // Where to. Whether a server exists is for those to know who may use it.
-    let (Route::Rest { server, .. } | Route::Native { server }) = route else { return Ok(Plan::Page(route, Some(caller.principal))) };
+    let (Route::Rest { server, .. } | Route::Native { server }) = route else {
+        audit::tell(ctx, &Decision::admitted(None, None));
+        return Ok(Plan::Page(route, Some(caller.principal)));
+    };
     caller.enter(ctx, server)?;
     let pool = snapshot.upstream.pool(server).ok_or_else(|| Reject::unknown_server(server))?;
     ctx.told.server = Some(Arc::clone(&pool.server));
@@ -120,6 +124,7 @@ fn rest<'b>(ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes, form: F
     // May they: each request on its own, so that one that is refused does not take a batch with it.
     let judged = |request: rest::Request<'b>| {
         permit(ctx, &caller, &pool, &request.call())?;
+        audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(&request.call())));
         Ok(request)
     };
     let payload = match rest::Payload::read(body)? {
@@ -135,6 +140,7 @@ fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, 
         return Err(Reject::new(Code::UnknownServer, detail));
     }
     let request = client.req_header();
+    headers::tells_one_version(&request.headers)?;
     let payload = if request.method == Method::POST { Some(message::Payload::read(body)?) } else { None };
     let message = payload.as_ref().and_then(Payload::one);
     if payload.as_ref().is_some_and(Payload::is_modern_batch)
@@ -149,8 +155,14 @@ fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, 
     }
     // May they: every message of a batch, or none of it is sent, since a part would be another request.
     let calls = payload.as_ref().map(Payload::calls).unwrap_or_default();
+    if calls.is_empty() {
+        audit::tell(ctx, &Decision::admitted(Some(&pool.server), None));
+    }
     for call in &calls {
         permit(ctx, &caller, &pool, call)?;
+    }
+    for call in &calls {
+        audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(call)));
     }
     // A stream may replay what was asked elsewhere.
     let may_list = request.method == Method::GET || calls.iter().any(|call| !call.is_named);
@@ -198,7 +210,7 @@ fn is_tls(client: &ServerSession) -> bool {
 }
 
 /// `Host`, or `:authority` on HTTP/2; `None` when there is none or more than one.
-pub fn host(client: &ServerSession) -> Option<&str> {
+fn host(client: &ServerSession) -> Option<&str> {
     let request = client.req_header();
     let mut hosts = request.headers.get_all(http::header::HOST).iter();
     match (hosts.next(), hosts.next()) {

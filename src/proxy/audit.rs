@@ -17,8 +17,9 @@ pub struct Decision<'d> {
 }
 
 impl<'d> Decision<'d> {
-    pub fn admitted(server: &'d str, call: &'d Call<'d>) -> Self {
-        Self { code: None, reason: None, server: Some(server), call: Some(call) }
+    /// `call` is none for a stream, the end of a session, or an answer to the server.
+    pub fn admitted(server: Option<&'d str>, call: Option<&'d Call<'d>>) -> Self {
+        Self { code: None, reason: None, server, call }
     }
 
     pub fn refused(code: Code, reason: &'d str) -> Self {

@@ -130,9 +130,8 @@ impl Gateway {
     }
 
     fn page(&self, client: &ServerSession, ctx: &Ctx, route: Route<'_>, principal: Option<&Principal>) -> Verdict<Page> {
-        if let Route::ProtectedResource(_) = route {
-            let (base, resource) = who::place(client, ctx, route);
-            return sidecar::protected_resource(&ctx.snapshot, &base, &resource);
+        if let Route::ProtectedResource(path) = route {
+            return sidecar::protected_resource(&ctx.snapshot, &who::base(client, ctx, route), path);
         }
         sidecar::page(&self.state, &ctx.snapshot, route, principal)
     }

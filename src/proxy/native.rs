@@ -104,7 +104,7 @@ async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan:
     let native = native::Native {
         pool: &plan.pool,
         method: method(&request.method),
-        lines: native::forwarded(&request.headers),
+        lines: native::forwarded(&request.headers, request.method == http::Method::GET),
         body: plan.body.clone(),
         session: plan.session.as_ref(),
         on_behalf: plan.token.as_deref().map(OnBehalf::new),
@@ -213,7 +213,12 @@ async fn filtered(
         Ok(body) => body,
         Err(failure) => return (Outcome::Failed, Ok(Err(crate::exchange::refuse(&failure.into(), &opened.backend)))),
     };
-    let Ok(kept) = filter::message(&body, &keeps) else { return (Outcome::Failed, Ok(Err(unreadable))) };
+    let kept = match filter::message(&body, &keeps) {
+        Ok(kept) => kept,
+        // A failure in plain words lists nothing.
+        Err(filter::Unreadable) if !status.is_success() => None,
+        Err(filter::Unreadable) => return (Outcome::Failed, Ok(Err(unreadable))),
+    };
     let body = kept.map_or(body, Bytes::from);
     let outcome = judge(status, body.get(..JUDGED).map_or(&body[..], |_| &[]));
     ctx.told.bytes = body.len();

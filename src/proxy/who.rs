@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use pingora::protocols::http::ServerSession;
 
-use super::admit::host;
 use super::audit::{self, Decision};
 use super::ctx::Ctx;
 use crate::auth::certificate::Names;
@@ -17,18 +16,55 @@ use crate::auth::permit::Denial;
 use crate::auth::{Denied, Request, credential};
 use crate::call::Call;
 use crate::extend::Arriving;
-use crate::principal::Principal;
+use crate::principal::{Principal, Way};
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::Route;
 use crate::snapshot::State;
 use crate::upstream::pool::Pool;
 
-/// Who asks, and how to tell them what they lack.
+/// Who asks, and how they called us, to tell them what they lack.
 pub struct Caller {
     pub principal: Arc<Principal>,
-    /// Our public URL, and the protected resource below it.
-    base: String,
-    resource: String,
+    place: Place,
+}
+
+/// How a client called us. Nothing is written of it before somebody is refused.
+struct Place {
+    host: Option<HeaderValue>,
+    is_native: bool,
+}
+
+impl Place {
+    fn new(client: &ServerSession, route: Route<'_>) -> Self {
+        let header = client.req_header();
+        let host = header.headers.get(http::header::HOST).cloned();
+        let authority = || HeaderValue::from_str(header.uri.authority()?.as_str()).ok();
+        Self { host: host.or_else(authority), is_native: matches!(route, Route::Native { .. }) }
+    }
+
+    /// Our public URL as the client knows it.
+    fn base(&self, ctx: &Ctx) -> String {
+        let oauth2 = ctx.snapshot.auth.conf().and_then(|auth| auth.oauth2.as_ref());
+        if let Some(url) = oauth2.and_then(|oauth2| oauth2.resource.as_ref()) {
+            return url.as_str().trim_end_matches('/').to_owned();
+        }
+        let host = self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        format!("{}://{host}", if ctx.arrival.client.tls { "https" } else { "http" })
+    }
+
+    /// What `WWW-Authenticate` says to a client that wanted `server`.
+    fn challenge(&self, ctx: &Ctx, server: Option<&str>, wrong: Wrong, scopes: &[String]) -> String {
+        let oauth2 = ctx.snapshot.auth.conf().and_then(|auth| auth.oauth2.as_ref());
+        let resource = server.filter(|_| self.is_native).map(|server| format!("/mcp/{server}")).unwrap_or_default();
+        challenge::value(oauth2, &self.base(ctx), &resource, wrong, scopes)
+    }
+
+    /// Tells somebody without a good credential how to get one.
+    fn unauthorized(&self, ctx: &Ctx, server: Option<&str>, wrong: Wrong, detail: &'static str) -> Reject {
+        let oauth2 = ctx.snapshot.auth.conf().and_then(|auth| auth.oauth2.as_ref());
+        let scopes = oauth2.map(|oauth2| oauth2.challenge_scopes.as_slice()).unwrap_or_default();
+        Reject::new(Code::Unauthorized, detail).challenge(self.challenge(ctx, server, wrong, scopes))
+    }
 }
 
 /// Finds out who asks.
@@ -37,57 +73,43 @@ pub struct Caller {
 /// `unauthorized` with a challenge, or `auth_unavailable`.
 pub async fn recognise(state: &State, client: &ServerSession, ctx: &mut Ctx, route: Route<'_>) -> Verdict<Caller> {
     let snapshot = Arc::clone(&ctx.snapshot);
-    let header = client.req_header();
     let digest = client.digest().and_then(|digest| digest.ssl_digest.clone());
     let request = Request {
-        arriving: Arriving { headers: &header.headers, client: ctx.arrival.client.address },
+        arriving: Arriving { headers: &client.req_header().headers, client: ctx.arrival.client.address },
         certificate: digest.as_ref().and_then(|digest| digest.extension.get::<Names>()),
         client: &state.shared.client,
     };
     let recognised = snapshot.auth.recognise(request, &state.shared.metrics).await;
+    let place = Place::new(client, route);
     match recognised {
         Ok(principal) => {
             ctx.principal = Some(Arc::clone(&principal));
-            let (base, resource) = if snapshot.auth.conf().is_some() { place(client, ctx, route) } else { Default::default() };
-            Ok(Caller { principal, base, resource })
+            Ok(Caller { principal, place })
         }
         Err(denied) => {
-            let (base, resource) = place(client, ctx, route);
-            Err(refuse(ctx, denied, &base, &resource))
+            let server = if let Route::Native { server } = route { Some(server) } else { None };
+            Err(refuse(ctx, denied, &place, server))
         }
     }
 }
 
-/// Our public URL as the client knows it, and the resource it wants.
-pub fn place(client: &ServerSession, ctx: &Ctx, route: Route<'_>) -> (String, String) {
-    let oauth2 = ctx.snapshot.auth.conf().and_then(|auth| auth.oauth2.as_ref());
-    let base = match oauth2.and_then(|oauth2| oauth2.resource.as_ref()) {
-        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-        None => format!("{}://{}", if ctx.arrival.client.tls { "https" } else { "http" }, host(client).unwrap_or("localhost")),
-    };
-    let resource = match route {
-        Route::Native { server } => format!("/mcp/{server}"),
-        Route::ProtectedResource(path) => path.to_owned(),
-        _ => String::new(),
-    };
-    (base, resource)
+/// Our public URL as the client knows it.
+pub fn base(client: &ServerSession, ctx: &Ctx, route: Route<'_>) -> String {
+    Place::new(client, route).base(ctx)
 }
 
-fn refuse(ctx: &Ctx, denied: Denied, base: &str, resource: &str) -> Reject {
-    let (wrong, reason) = match denied {
+fn refuse(ctx: &Ctx, denied: Denied, place: &Place, server: Option<&str>) -> Reject {
+    let (wrong, reason, detail) = match denied {
         Denied::Unavailable(cause) => {
             audit::tell(ctx, &Decision::refused(Code::AuthUnavailable, &cause));
             let detail = "the credential cannot be judged now; try again";
             return Reject::new(Code::AuthUnavailable, detail).because(cause).retry_after(Duration::from_secs(1));
         }
-        Denied::Missing => (Wrong::Missing, "no credential".to_owned()),
-        Denied::Invalid(reason) => (Wrong::InvalidToken, reason),
+        Denied::Missing => (Wrong::Missing, "no credential".to_owned(), "a credential is required"),
+        Denied::Invalid(reason) => (Wrong::InvalidToken, reason, "the credential is not valid"),
     };
     audit::tell(ctx, &Decision::refused(Code::Unauthorized, &reason));
-    let oauth2 = ctx.snapshot.auth.conf().and_then(|auth| auth.oauth2.as_ref());
-    let scopes = oauth2.map(|oauth2| oauth2.challenge_scopes.as_slice()).unwrap_or_default();
-    let detail = if wrong == Wrong::Missing { "a credential is required" } else { "the credential is not valid" };
-    Reject::new(Code::Unauthorized, detail).because(reason).challenge(challenge::value(oauth2, base, resource, wrong, scopes))
+    place.unauthorized(ctx, server, wrong, detail).because(reason)
 }
 
 /// The caller's token, where a backend of the pool is asked on its behalf. It was judged before; nothing else keeps it.
@@ -108,27 +130,29 @@ impl Caller {
         permitted.map_err(|denial| self.deny(ctx, denial, server, None))
     }
 
-    /// Permits a call.
+    /// Permits a call. A refusal is told to the audit log here, an admission by who sends it.
     ///
     /// # Errors
     /// `forbidden` or `insufficient_scope`.
     pub fn may(&self, ctx: &Ctx, server: &str, call: &Call<'_>) -> Verdict<()> {
-        match ctx.snapshot.permits.judge(&self.principal, server, call) {
-            Ok(()) => {
-                audit::tell(ctx, &Decision::admitted(server, call));
-                Ok(())
-            }
-            Err(denial) => Err(self.deny(ctx, denial, server, Some(call))),
-        }
+        let judged = ctx.snapshot.permits.judge(&self.principal, server, call);
+        judged.map_err(|denial| self.deny(ctx, denial, server, Some(call)))
     }
 
     fn deny(&self, ctx: &Ctx, denial: Denial, server: &str, call: Option<&Call<'_>>) -> Reject {
-        let oauth2 = ctx.snapshot.auth.conf().and_then(|auth| auth.oauth2.as_ref());
         let (code, reason, challenge) = match denial {
+            // Whoever has shown nothing yet is asked to, or clients that can log in never would.
+            Denial::Role if self.principal.way == Way::Anonymous && ctx.snapshot.auth.conf().is_some() => {
+                audit::tell(
+                    ctx,
+                    &Decision { server: Some(server), call, ..Decision::refused(Code::Unauthorized, "not for the anonymous") },
+                );
+                return self.place.unauthorized(ctx, Some(server), Wrong::Missing, "this takes a credential");
+            }
             Denial::Role => (Code::Forbidden, "no role permits it", None),
             Denial::Audience => (Code::Forbidden, "the token was issued for another server", None),
             Denial::Scope(scopes) => {
-                let challenge = challenge::value(oauth2, &self.base, &self.resource, Wrong::InsufficientScope, &scopes);
+                let challenge = self.place.challenge(ctx, Some(server), Wrong::InsufficientScope, &scopes);
                 (Code::InsufficientScope, "the token's scopes do not permit it", Some(challenge))
             }
         };

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::csrf::Tokens;
 use crate::access::{self, Access};
+use crate::digest::sha256;
 use crate::observe::trace;
 use crate::page::Page;
 use crate::reject::{Code, Reject, Verdict};
@@ -110,9 +111,9 @@ impl Admin {
         let Some(token) = &snapshot.config.server.admin_token else { return Ok(()) };
         let given = request.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         // Digests have one length, so that not even the token's own length can be timed.
-        let digest = |text: &str| ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        let digest = |text: &str| sha256(text.as_bytes());
         match given {
-            Some(given) if bool::from(digest(given).as_ref().ct_eq(digest(token.expose()).as_ref())) => Ok(()),
+            Some(given) if bool::from(digest(given).ct_eq(&digest(token.expose()))) => Ok(()),
             _ => Err(Reject::new(Code::Unauthorized, "the admin listener wants Authorization: Bearer <server.admin_token>")),
         }
     }

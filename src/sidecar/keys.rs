@@ -5,10 +5,14 @@ use bytes::Bytes;
 use http::Method;
 use pingora::protocols::http::ServerSession;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::admin::json_page;
 use crate::auth::keys::{Managed, Record, Wish};
 use crate::config::{self, identity::Standing};
+use crate::mcp::members::Members;
+use crate::mcp::message::explain;
 use crate::page::Page;
 use crate::reject::{Code, Reject, Verdict, clip};
 use crate::snapshot::Snapshot;
@@ -61,7 +65,7 @@ pub async fn answer(snapshot: &Snapshot, client: &mut ServerSession, method: &Me
     let managed = managed.ok_or_else(|| Reject::new(Code::NotFound, "managed keys need auth.api_keys in the configuration"))?;
     let place = path.strip_prefix("/admin/keys").unwrap_or_default().trim_start_matches('/');
     match (method, place.split_once('/').map_or((place, None), |(id, action)| (id, Some(action)))) {
-        (&Method::GET, ("", None)) => Ok(json_page(&serde_json::json!({ "keys": listed(managed) }))),
+        (&Method::GET, ("", None)) => Ok(json_page(&json!({ "keys": listed(managed) }))),
         (&Method::POST, ("", None)) => {
             let made = managed.wish(create(snapshot, &read(client).await?)?).await?;
             Ok(Page { status: 201, ..json_page(&made) })
@@ -91,9 +95,17 @@ async fn read(client: &mut ServerSession) -> Verdict<Bytes> {
 }
 
 fn parse<T: for<'d> Deserialize<'d>>(body: &[u8]) -> Verdict<T> {
+    crate::mcp::message::must_be_object(body)?;
+    let members: Members<'_> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
     serde_json::from_slice(body).map_err(|e| {
-        let code = if e.is_data() { Code::InvalidRequest } else { Code::ParseError };
-        Reject::new(code, clip(&e.to_string()).to_owned())
+        // Which member it is, serde does not say.
+        let text = e.to_string();
+        let reason = text.split(" at line ").next().unwrap_or_default();
+        let alone = |name: &str, value: &RawValue| serde_json::from_str::<T>(&format!("{{{}:{}}}", json!(name), value.get()));
+        let told = |e: serde_json::Error| e.to_string().starts_with(reason);
+        let wrong = members.0.iter().find(|(name, value)| alone(name, value).is_err_and(told));
+        let place = wrong.map(|(name, _)| format!("`{}`: ", clip(name))).unwrap_or_default();
+        Reject::new(Code::InvalidRequest, format!("{place}{reason}"))
     })
 }
 
@@ -104,6 +116,10 @@ fn create(snapshot: &Snapshot, body: &[u8]) -> Verdict<Wish> {
     let configured = snapshot.config.auth.iter().filter_map(|auth| auth.api_keys.as_ref()).flat_map(|keys| &keys.keys);
     if configured.into_iter().any(|key| key.id == id) {
         return Err(Reject::new(Code::Conflict, "a key of this id is in the configuration"));
+    }
+    for (member, value) in [("tenant", &tenant), ("tier", &tier)] {
+        let fits = value.as_deref().map_or(Ok(String::new()), |text| config::label(text, member));
+        fits.map_err(|e| wrong(format!("`{member}`: {e}")))?;
     }
     for role in &roles {
         // A misspelt role would only be noticed by the one who is refused for it.

@@ -46,11 +46,20 @@ pub fn page(state: &State, snapshot: &Snapshot, route: Route<'_>, principal: Opt
 /// `not_found` where no authorization server is configured.
 pub fn protected_resource(snapshot: &Snapshot, base: &str, path: &str) -> Verdict<Page> {
     let oauth2 = snapshot.auth.conf().and_then(|auth| auth.oauth2.as_ref()).filter(|oauth2| !oauth2.authorization_servers.is_empty());
+    let own = oauth2.and_then(|oauth2| oauth2.resource.as_ref()).map_or("", |url| url.path().trim_end_matches('/'));
+    // The path of our own URL, if it has one, stands before that of the resource.
+    let path = path.strip_prefix(own).filter(|path| is_resource(path)).or_else(|| Some(path).filter(|path| is_resource(path)));
+    let path = path.ok_or_else(|| Reject::new(Code::NotFound, "no such protected resource"))?;
     let oauth2 =
         oauth2.ok_or_else(|| Reject::new(Code::NotFound, "no authorization server is configured (auth.oauth2.authorization_servers)"))?;
     let document = challenge::metadata(oauth2, snapshot.permits.scopes(), base, path);
     // Without a configured URL the document depends on how we were called.
     Ok(Page::json(200, document).with(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
+}
+
+/// The gateway as a whole, or one server.
+fn is_resource(path: &str) -> bool {
+    matches!(path, "" | "/mcp") || path.strip_prefix("/mcp/").is_some_and(|server| !server.is_empty() && !server.contains('/'))
 }
 
 fn metrics(state: &State) -> Page {

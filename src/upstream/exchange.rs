@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderValue;
 use moka::future::Cache;
@@ -13,8 +11,9 @@ use serde::Deserialize;
 
 use super::ask::Trouble;
 use crate::config::TokenExchange;
+use crate::digest::sha256;
 use crate::egress::Client;
-use crate::egress::web::Site;
+use crate::egress::web::{self, Site};
 
 /// Tokens kept for one backend.
 const KEPT: u64 = 10_000;
@@ -33,9 +32,7 @@ pub struct OnBehalf<'t> {
 
 impl<'t> OnBehalf<'t> {
     pub fn new(token: &'t str) -> Self {
-        let mut digest = [0; 32];
-        digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref());
-        Self { token, digest }
+        Self { token, digest: sha256(token.as_bytes()) }
     }
 }
 
@@ -62,12 +59,9 @@ struct Answer {
 
 impl Exchanger {
     /// # Errors
-    /// When its CA file or client credential cannot be used.
+    /// When its CA file cannot be used.
     pub fn new(conf: &TokenExchange) -> Result<Self, String> {
-        let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        let pair = format!("{}:{}", encode(&conf.client_id), encode(conf.client_secret.expose()));
-        let mut credential = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).map_err(|e| e.to_string())?;
-        credential.set_sensitive(true);
+        let credential = web::basic(&conf.client_id, conf.client_secret.expose());
         let site = Site::new(&conf.site.url, conf.site.ca.as_ref())?;
         Ok(Self { site, credential, kept: Cache::new(KEPT), conf: conf.clone() })
     }

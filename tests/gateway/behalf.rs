@@ -96,6 +96,6 @@ async fn a_backend_sees_an_exchanged_token_and_never_the_callers() {
 }
 
 fn key_hash(key: &str) -> String {
-    use mcp_gateway::auth::api_key::{digest, hex};
-    format!("sha256:{}", hex(&digest(key.as_bytes())))
+    use mcp_gateway::digest::{hex, sha256};
+    format!("sha256:{}", hex(&sha256(key.as_bytes())))
 }

@@ -2,7 +2,7 @@
 # Installs the real MCP servers, clients and the official conformance suite that the
 # integration tests run the gateway against. Everything is pinned; nothing is installed
 # outside ${MCP_PARTS_DIR:-<repo>/.parts} except, on a bare Debian and only as root,
-# the packages python3-venv, nodejs, npm, chromium and curl.
+# the packages python3-venv, nodejs, npm, chromium, curl and redis-server.
 #
 #   $MCP_PARTS_DIR/venv/bin/python     Python with the official SDK (mcp) and fastmcp
 #   $MCP_PARTS_DIR/everything/         the official conformance server (python -m mcp_everything_server)
@@ -29,6 +29,7 @@ missing_packages() {
   command -v npm >/dev/null || echo npm
   command -v chromium >/dev/null || echo chromium
   command -v curl >/dev/null || echo curl
+  command -v redis-server >/dev/null || echo redis-server
 }
 
 ensure_tools() {

@@ -14,6 +14,8 @@ use crate::wire::Head;
 const BLANK: &str = "########";
 const FIRST: u32 = 10_000_000;
 const LAST: u32 = 99_999_999;
+/// What the guarded gateway knows the load generator by.
+pub const KEY: &str = "mgk_bench-key-that-is-long-enough-0123456789";
 /// The number stands early in every right answer; there is no need to search 64 KB for it.
 const NEAR: usize = 512;
 
@@ -36,7 +38,8 @@ enum Right {
 impl Call {
     pub fn new(lane: Lane, size: Size, host: SocketAddr, connection: u32) -> Self {
         let bytes = match lane {
-            Lane::Native => native(host, "tools/call", &native_call(size)),
+            Lane::Native => native(host, "tools/call", "", &native_call(size)),
+            Lane::Guarded => native(host, "tools/call", &format!("X-API-Key: {KEY}\r\n"), &native_call(size)),
             Lane::Rest => post(host, "/api/mcp/bench", "", &rest_call(size)),
         };
         let spots = spots(&bytes);
@@ -76,7 +79,7 @@ impl Call {
 impl Right {
     fn of(lane: Lane, size: Size) -> Self {
         match lane {
-            Lane::Native => Self::Length(answer::echo(BLANK, size.text(), BLANK).len()),
+            Lane::Native | Lane::Guarded => Self::Length(answer::echo(BLANK, size.text(), BLANK).len()),
             Lane::Rest => {
                 let content = answer::content(size.text(), BLANK).len();
                 Self::Envelope { least: content + 40, most: content + 200 }
@@ -98,7 +101,7 @@ pub fn listen(host: SocketAddr) -> Vec<u8> {
         r#"{{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{{"notifications":{{"toolsListChanged":true}},{}}}}}"#,
         meta()
     );
-    native(host, "subscriptions/listen", &body)
+    native(host, "subscriptions/listen", "", &body)
 }
 
 /// The stream of the revisions before it.
@@ -106,9 +109,9 @@ pub fn get(host: SocketAddr) -> Vec<u8> {
     format!("GET /mcp/bench HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\nMCP-Protocol-Version: 2025-11-25\r\n\r\n").into_bytes()
 }
 
-fn native(host: SocketAddr, method: &str, body: &str) -> Vec<u8> {
+fn native(host: SocketAddr, method: &str, credential: &str, body: &str) -> Vec<u8> {
     let name = if method == "tools/call" { "Mcp-Name: echo\r\n" } else { "" };
-    let headers = format!("MCP-Protocol-Version: {VERSION}\r\nMcp-Method: {method}\r\n{name}");
+    let headers = format!("MCP-Protocol-Version: {VERSION}\r\nMcp-Method: {method}\r\n{name}{credential}");
     post(host, "/mcp/bench", &headers, body)
 }
 

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Result;
+use crate::call::KEY;
 
 /// Where `cargo build --release` puts it: beside this program.
 pub fn beside() -> Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("mcp-gateway"))
 }
 
-pub fn command(binary: &Path, dir: &Path, listen: SocketAddr, origin: SocketAddr) -> Result<Command> {
+pub fn command(binary: &Path, dir: &Path, listen: SocketAddr, origin: SocketAddr, guard: &str) -> Result<Command> {
     if !binary.exists() {
         return Err(format!(
             "{} is missing (cargo build --release -p mcp-gateway, or --gateway PATH), or leave it out with --only",
@@ -21,10 +22,24 @@ pub fn command(binary: &Path, dir: &Path, listen: SocketAddr, origin: SocketAddr
         .into());
     }
     let path = dir.join("gateway.yaml");
-    fs::write(&path, configuration(dir, listen, origin))?;
+    fs::write(&path, configuration(dir, listen, origin) + guard)?;
     let mut command = Command::new(binary);
     command.arg("run").arg("--config").arg(path);
     Ok(command)
+}
+
+/// Authentication by API key, and a role that permits tools by name.
+pub fn guard() -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, KEY.as_bytes());
+    let hash: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(
+        "\
+auth:
+  api_keys: {{ keys: [ {{ id: load, hash: \"sha256:{hash}\", tenant: bench, roles: [caller] }} ] }}
+roles:
+  caller: [ {{ servers: [bench], methods: [\"tools/*\"], tools: [\"ec*\"] }} ]
+"
+    )
 }
 
 fn configuration(dir: &Path, listen: SocketAddr, origin: SocketAddr) -> String {

@@ -12,23 +12,28 @@ pub enum Row {
     Nginx,
     /// The gateway, POST /mcp/{server}
     GatewayNative,
+    /// The same with API keys and a role that names tools
+    GatewayGuarded,
     /// The gateway, POST /api/mcp/{server}
     GatewayRest,
 }
 
-/// A process under test; the gateway serves two rows.
+/// A process under test; the gateway serves two rows, and one with authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     Pingora,
     PingoraNosteal,
     Nginx,
     Gateway,
+    GatewayGuarded,
 }
 
 /// The form a call is made in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     Native,
+    /// With a credential.
+    Guarded,
     Rest,
 }
 
@@ -51,12 +56,14 @@ impl Row {
             Self::PingoraNosteal => Subject::PingoraNosteal,
             Self::Nginx => Subject::Nginx,
             Self::GatewayNative | Self::GatewayRest => Subject::Gateway,
+            Self::GatewayGuarded => Subject::GatewayGuarded,
         }
     }
 
     pub fn lane(self) -> Lane {
         match self {
             Self::GatewayRest => Lane::Rest,
+            Self::GatewayGuarded => Lane::Guarded,
             _ => Lane::Native,
         }
     }
@@ -67,6 +74,7 @@ impl Row {
             Self::PingoraNosteal => "pingora-nosteal",
             Self::Nginx => "nginx",
             Self::GatewayNative => "gateway-native",
+            Self::GatewayGuarded => "gateway-guarded",
             Self::GatewayRest => "gateway-rest",
         }
     }
@@ -79,6 +87,7 @@ impl Subject {
             Self::PingoraNosteal => "pingora-nosteal",
             Self::Nginx => "nginx",
             Self::Gateway => "gateway",
+            Self::GatewayGuarded => "gateway-guarded",
         }
     }
 }

@@ -49,10 +49,11 @@ impl Stand {
             Subject::Pingora => self.bare(addr, &[])?,
             Subject::PingoraNosteal => self.bare(addr, &["--no-steal"])?,
             Subject::Nginx => nginx::command(&dir, addr, self.origin)?,
-            Subject::Gateway => gateway::command(&self.gateway, &dir, addr, self.origin)?,
+            Subject::Gateway => gateway::command(&self.gateway, &dir, addr, self.origin, "")?,
+            Subject::GatewayGuarded => gateway::command(&self.gateway, &dir, addr, self.origin, &gateway::guard())?,
         };
         let mut process = Process::start(subject.name(), command, self.cores.proxy, self.cores, &dir)?;
-        let path = if subject == Subject::Gateway { "/ready" } else { "/health" };
+        let path = if matches!(subject, Subject::Gateway | Subject::GatewayGuarded) { "/ready" } else { "/health" };
         process.ready(addr, path).await?;
         Ok(Running { subject, addr, core: self.cores.proxy, process })
     }

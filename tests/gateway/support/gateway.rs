@@ -35,10 +35,22 @@ impl Gateway {
         Self::start_by(command(), yaml).await
     }
 
+    /// Kills it and starts it anew on its folder: of the old one nothing is left but configuration and state.
+    pub async fn again(mut self) -> Self {
+        self.process.kill().await;
+        let gateway = Self::run(command(), self.dir).await;
+        gateway.ready().await;
+        gateway
+    }
+
     /// Starts another binary made of the gateway, and waits until it listens.
-    pub async fn start_by(mut command: Command, yaml: &str) -> Self {
+    pub async fn start_by(command: Command, yaml: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(dir.path().join("gateway.yaml"), yaml).expect("writable");
+        Self::run(command, dir).await
+    }
+
+    async fn run(mut command: Command, dir: TempDir) -> Self {
         command.arg("--config").arg(dir.path().join("gateway.yaml")).env("STATE_DIR", dir.path().join("state"));
         let mut process = Process::start(command);
         let url = format!("http://{}", address(&process.says("listening on http://").await));
@@ -58,6 +70,24 @@ impl Gateway {
 
     pub fn config_path(&self) -> PathBuf {
         self.dir.path().join("gateway.yaml")
+    }
+
+    /// Has another configuration loaded: for one that needs the gateway's own URL, or changes under way.
+    pub async fn load(&self, yaml: &str) {
+        std::fs::write(self.config_path(), yaml).expect("writable");
+        let answer = http().post(format!("{}/admin/reload", self.admin)).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap_or_default());
+    }
+
+    /// Everything it logged about what it was asked so far. The log is in order, so its last line proves the others.
+    pub async fn said(&self) -> Vec<String> {
+        let id = uuid::Uuid::new_v4().to_string();
+        http().get(self.at("/health")).header("x-request-id", &id).send().await.expect("an answer");
+        eventually("the log is written", async || {
+            let said = self.process.output();
+            said.iter().any(|line| line.contains(&id)).then_some(said)
+        })
+        .await
     }
 
     pub fn at(&self, path: &str) -> String {

@@ -6,6 +6,7 @@ pub mod alternator;
 pub mod gateway;
 pub mod part;
 pub mod process;
+pub mod redis;
 pub mod stub;
 
 use std::path::PathBuf;

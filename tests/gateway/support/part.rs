@@ -104,12 +104,52 @@ pub async fn scenario(client: Client, url: &str, era: &str, scenario: &str) {
     if !matches!(client, Client::TsLegacy) {
         command.args(["--era", era]);
     }
+    told(command, &format!("{client:?} {era} {scenario} at {url}")).await;
+}
+
+/// Runs one scenario of the TypeScript SDK client that logs in by itself; gives back what it observed.
+pub async fn oauth_scenario(url: &str, era: &str, scenario: &str) -> Value {
+    let mut command = node();
+    command.arg(root().join("tests/e2e/oauth_client.mjs")).args(["--url", url, "--era", era, "--scenario", scenario]).kill_on_drop(true);
+    told(command, &format!("oauth {era} {scenario} at {url}")).await["observed"].take()
+}
+
+/// Runs a client to its end and expects it to tell of success.
+async fn told(mut command: Command, what: &str) -> Value {
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("in time").expect("the client runs");
     let said = String::from_utf8_lossy(&output.stdout);
     let told: Value = serde_json::from_str(said.trim()).unwrap_or_default();
-    assert!(
-        output.status.success() && told["ok"] == true,
-        "{client:?} {era} {scenario} at {url}: {said}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success() && told["ok"] == true, "{what}: {said}\n{}", String::from_utf8_lossy(&output.stderr));
+    told
+}
+
+/// A running authorization server; everybody who logs in is `alice`.
+pub struct AuthorizationServer {
+    pub issuer: String,
+    _process: Process,
+}
+
+impl AuthorizationServer {
+    /// Its access tokens are JWTs, or with `opaque` random strings that it explains.
+    pub async fn start(opaque: bool) -> Self {
+        let flags: &[&str] = if opaque { &["--opaque"] } else { &[] };
+        let Server { process, url } = Server::start(node(), "authorization_server.mjs", flags).await;
+        Self { issuer: url, _process: process }
+    }
+
+    /// An access token for `resource`, without the flow.
+    pub async fn token(&self, scope: &str, resource: &str) -> String {
+        let wish = serde_json::json!({ "scope": scope, "resource": resource, "sub": "alice" });
+        let sent = super::http().post(format!("{}/test/token", self.issuer)).json(&wish).send().await.expect("an answer");
+        let answer: Value = sent.json().await.expect("JSON");
+        answer["access_token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
+    }
+
+    /// Ends an opaque token, as the client `gateway` may.
+    pub async fn revoke(&self, token: &str) {
+        let form = format!("token={token}");
+        let request = super::http().post(format!("{}/token/revocation", self.issuer)).basic_auth("gateway", Some("gateway-secret"));
+        let sent = request.header("content-type", "application/x-www-form-urlencoded").body(form).send().await.expect("an answer");
+        assert_eq!(sent.status(), 200, "{}", sent.text().await.unwrap_or_default());
+    }
 }
