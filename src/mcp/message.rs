@@ -219,10 +219,10 @@ impl<'b> Payload<'b> {
         matches!(self, Self::Batch(messages) if messages.iter().any(modern))
     }
 
-    /// What is asked, message by message.
-    pub fn calls(&self) -> Vec<Call<'b>> {
+    /// What a batch asks, message by message.
+    pub fn batched(&self) -> Vec<Call<'b>> {
         match self {
-            Self::One(message) => message.call().into_iter().collect(),
+            Self::One(_) => Vec::new(),
             Self::Batch(messages) => messages.iter().filter_map(Message::call).collect(),
         }
     }

@@ -123,8 +123,9 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
 fn rest<'b>(ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes, form: Form) -> Verdict<Rest<'b>> {
     // May they: each request on its own, so that one that is refused does not take a batch with it.
     let judged = |request: rest::Request<'b>| {
-        permit(ctx, &caller, &pool, &request.call())?;
-        audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(&request.call())));
+        let call = request.call();
+        permit(ctx, &caller, &pool, &call)?;
+        audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(&call)));
         Ok(request)
     };
     let payload = match rest::Payload::read(body)? {
@@ -154,18 +155,15 @@ fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, 
         headers::agree(&request.headers, call)?;
     }
     // May they: every message of a batch, or none of it is sent, since a part would be another request.
-    let calls = payload.as_ref().map(Payload::calls).unwrap_or_default();
-    if calls.is_empty() {
+    let batch = payload.as_ref().map(Payload::batched).unwrap_or_default();
+    let calls = || call.iter().chain(&batch);
+    calls().try_for_each(|call| permit(ctx, &caller, &pool, call))?;
+    calls().for_each(|call| audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(call))));
+    if calls().next().is_none() {
         audit::tell(ctx, &Decision::admitted(Some(&pool.server), None));
     }
-    for call in &calls {
-        permit(ctx, &caller, &pool, call)?;
-    }
-    for call in &calls {
-        audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(call)));
-    }
     // A stream may replay what was asked elsewhere.
-    let may_list = request.method == Method::GET || calls.iter().any(|call| !call.is_named);
+    let may_list = request.method == Method::GET || calls().any(|call| !call.is_named);
     let session = session(state, &pool, &caller.principal, &request.headers)?;
     let token = who::token(&pool, &request.headers);
     Ok(Native { pool, principal: caller.principal, token, call, may_list, session, body: body.clone() })
