@@ -1,11 +1,13 @@
 # The commands of the README. On a fresh Debian with a Rust toolchain each installs what it needs; elsewhere it says
 # what is missing.
 
-.PHONY: demo test check parts bench tools
+.PHONY: demo test check parts bench fuzz tools
 
-# pingora builds zlib-ng, which needs cmake and a C compiler.
-TOOLS = cc make cmake
-PACKAGES = gcc make cmake libc6-dev
+# pingora builds zlib-ng, which needs cmake and a C compiler; libFuzzer is C++.
+TOOLS = cc c++ make cmake
+PACKAGES = gcc g++ make cmake libc6-dev
+# For each fuzz target.
+SECONDS = 300
 
 ## Run the gateway in front of a built-in MCP server
 demo: tools
@@ -14,6 +16,11 @@ demo: tools
 ## Run every test
 test: tools parts check
 	cargo test --workspace --locked
+	tests/fuzz/run.sh 5
+
+## Fuzz everything that reads a stranger's bytes, SECONDS for each target
+fuzz: tools
+	tests/fuzz/run.sh $(SECONDS)
 
 ## Formatting and lints
 check: tools

@@ -61,9 +61,9 @@ impl Access {
     pub fn client(&self, peer: Option<IpAddr>, tls: bool, headers: &HeaderMap) -> Client {
         let peer = peer.map(|ip| ip.to_canonical());
         let Some(mut address) = peer.filter(|ip| within(&self.proxies, *ip)) else { return Client { peer, address: peer, tls } };
-        let lists = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
-        for hop in lists.flat_map(|list| list.rsplit(',')) {
-            let Some(ip) = parsed(hop.trim()) else { break };
+        // As bytes: a line that is not text must not vanish with what the proxy added to it.
+        for hop in headers.get_all(FORWARDED_FOR).iter().rev().flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')) {
+            let Some(ip) = std::str::from_utf8(hop).ok().and_then(|hop| parsed(hop.trim())) else { break };
             address = ip;
             if !within(&self.proxies, ip) {
                 break;
@@ -208,7 +208,8 @@ mod tests {
     fn only_a_trusted_proxy_says_who_the_client_is() {
         let access = Access { proxies: nets(&["10.0.0.0/8", "::1/128"]), ..Access::default() };
         let client = |peer: &str, lists: &[&str]| {
-            let headers = lists.iter().map(|list| (FORWARDED_FOR, list.parse().unwrap())).collect();
+            let value = |list: &&str| HeaderValue::from_bytes(&list.bytes().map(|b| if b == b'?' { 0xff } else { b }).collect::<Vec<_>>());
+            let headers = lists.iter().map(|list| (FORWARDED_FOR, value(list).unwrap())).collect();
             access.client(Some(peer.parse().unwrap()), false, &headers).address.unwrap().to_string()
         };
         assert_eq!(client("203.0.113.9", &["1.2.3.4"]), "203.0.113.9", "a stranger's word counts for nothing");
@@ -216,6 +217,7 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.2.3.4, 10.2.2.2"]), "1.2.3.4");
         assert_eq!(client("10.0.0.1", &["6.6.6.6", "1.2.3.4"]), "1.2.3.4", "several headers are one list");
         assert_eq!(client("10.0.0.1", &["1.2.3.4, nonsense"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["?, 1.2.3.4"]), "1.2.3.4", "a byte that is no text hides nobody");
         assert_eq!(client("10.0.0.1", &["1.2.3.4:5678"]), "1.2.3.4");
         assert_eq!(client("::1", &["[2001:db8::7]:443"]), "2001:db8::7");
         assert_eq!(client("::ffff:10.0.0.1", &["::ffff:1.2.3.4"]), "1.2.3.4");

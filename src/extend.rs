@@ -10,7 +10,7 @@ use http::HeaderMap;
 use crate::principal::Identity;
 
 /// What an authenticator is shown of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Arriving<'r> {
     pub headers: &'r HeaderMap,
     /// The real client, behind trusted proxies.

@@ -127,6 +127,8 @@ mod tests {
         assert!(holds("principal.tenant == 'acme' && 'reader' in principal.roles && name == 'read' && server == 'files'", "{}"));
         assert!(holds("arguments.path.startsWith('/pub/') && size(arguments) == 1", r#"{"path":"/pub/a"}"#));
         assert!(!holds("arguments.path.startsWith('/pub/')", r#"{"path":"/etc/a"}"#));
+        let all = "arguments.paths.all(p, p.startsWith('/srv/'))";
+        assert!(holds(all, r#"{"paths":["/srv/a","/srv/b"]}"#) && !holds(all, r#"{"paths":["/srv/a","/etc"]}"#));
         assert!(holds("arguments['filePath'] == 'a'", r#"{"filePath":"a","Other":{"deep":[{"X":1}]}}"#));
     }
 

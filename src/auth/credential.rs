@@ -8,12 +8,19 @@ use http::{HeaderMap, HeaderName};
 pub const MAX: usize = 16 << 10;
 
 /// What a request presents.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Presented<'h> {
     /// The token of `Authorization: Bearer`.
     pub bearer: Option<&'h str>,
     /// The value of the API key header.
     pub key: Option<&'h str>,
+}
+
+impl std::fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |given: Option<&str>| given.map(|_| "***");
+        f.debug_struct("Presented").field("bearer", &shown(self.bearer)).field("key", &shown(self.key)).finish()
+    }
 }
 
 /// Finds the credentials in `headers`.

@@ -47,6 +47,11 @@ impl Authenticator {
         self.headers.iter().any(|name| headers.contains_key(name))
     }
 
+    /// Whether it judges bearer tokens.
+    pub fn takes_bearers(&self) -> bool {
+        self.headers.contains(&http::header::AUTHORIZATION)
+    }
+
     /// Says who it is, or why not.
     ///
     /// # Errors

@@ -19,7 +19,9 @@ use crate::principal::{Principal, Way};
 /// Tokens remembered.
 const REMEMBERED: u64 = 50_000;
 /// Questions at the same time.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 256;
+/// How long a credential waits for its turn: a flood of strangers must not turn away who comes among them at once.
+const QUEUE: Duration = Duration::from_secs(2);
 /// How long a refusal is remembered at most: a token may become active.
 const REFUSAL: Duration = Duration::from_secs(5);
 
@@ -32,7 +34,7 @@ pub struct Said {
 
 impl Said {
     fn new(verdict: Result<Arc<Principal>, &'static str>, cache: Duration, expires: Option<i64>) -> Self {
-        let left = |at: i64| Duration::from_secs(u64::try_from(at - jiff::Timestamp::now().as_second()).unwrap_or(0));
+        let left = |at: i64| Duration::from_secs(u64::try_from(at.saturating_sub(jiff::Timestamp::now().as_second())).unwrap_or(0));
         let limit = if verdict.is_ok() { cache } else { cache.min(REFUSAL) };
         Self { verdict, until: Instant::now() + expires.map_or(limit, |at| limit.min(left(at))) }
     }
@@ -65,7 +67,8 @@ impl Memory {
             self.said.invalidate(&digest).await;
         }
         let asked = self.said.try_get_with(digest, async {
-            let _place = self.room.try_acquire().map_err(|_| "too many questions at once".to_owned())?;
+            let place = tokio::time::timeout(QUEUE, self.room.acquire()).await;
+            let _place = place.map_err(|_| "too many questions at once".to_owned())?;
             let (verdict, expires) = ask.await?;
             Ok::<_, String>(Said::new(verdict, self.cache, expires))
         });

@@ -29,6 +29,13 @@ pub enum Fault {
     Unavailable(&'static str),
 }
 
+impl Fault {
+    /// What is told of two: a token that may be good once its issuer can be asked is not called wrong.
+    fn or(self, next: Self) -> Self {
+        if matches!(self, Self::Unavailable(_)) { self } else { next }
+    }
+}
+
 fn refused(reason: impl Into<String>) -> Fault {
     Fault::Refused(reason.into())
 }
@@ -149,12 +156,12 @@ impl<'t> Token<'t> {
         let mut last = refused("no issuer of that name");
         for issuer in issuers.iter().filter(|issuer| issuer.is_of(self.issuer.as_deref())) {
             if !issuer.conf.algorithms.contains(&algorithm) {
-                last = refused("the algorithm is not one of its issuer's");
+                last = last.or(refused("the algorithm is not one of its issuer's"));
                 continue;
             }
             match self.verify_by(issuer, algorithm).await {
                 Ok(verified) => return Ok(verified),
-                Err(fault) => last = fault,
+                Err(fault) => last = last.or(fault),
             }
         }
         Err(last)

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::keys::{Record, Records};
 use crate::store::redis::Redis;
@@ -27,7 +28,7 @@ redis.call('SET', KEYS[2], ARGV[4])
 return 1";
 
 /// What a record becomes: `None` to leave it, `Some(None)` to remove it.
-pub type Change<'c> = dyn Fn(Option<&Record>) -> Option<Option<Record>> + Send + Sync + 'c;
+pub type Change = Arc<dyn Fn(Option<&Record>) -> Option<Option<Record>> + Send + Sync>;
 
 /// A store of managed keys.
 pub enum Store {
@@ -56,14 +57,14 @@ impl Store {
     /// Why the store cannot be read.
     pub async fn changed(&self, seen: Option<&str>) -> Result<Option<Changed>, String> {
         let version = match self {
-            Self::File(path) => stamp(path),
+            Self::File(path) => beside(path, |path| Ok(stamp(path))).await?,
             Self::Redis(redis) => redis.query::<Option<String>>(redis::cmd("GET").arg(VERSION)).await?.unwrap_or_default(),
         };
         if seen == Some(version.as_str()) {
             return Ok(None);
         }
         let records = match self {
-            Self::File(path) => read(path)?,
+            Self::File(path) => beside(path, read).await?,
             Self::Redis(redis) => fetch(redis).await?,
         };
         Ok(Some(Changed { version, records }))
@@ -73,17 +74,13 @@ impl Store {
     ///
     /// # Errors
     /// Why the store cannot be written.
-    pub async fn update(&self, id: &str, change: &Change<'_>) -> Result<bool, String> {
+    pub async fn update(&self, id: &str, change: Change) -> Result<bool, String> {
         match self {
-            Self::File(path) => locked(path, |records| match change(records.get(id)) {
-                None => false,
-                Some(Some(record)) => {
-                    records.insert(id.to_owned(), record);
-                    true
-                }
-                Some(None) => records.remove(id).is_some(),
-            }),
-            Self::Redis(redis) => replace(redis, id, change).await,
+            Self::File(path) => {
+                let id = id.to_owned();
+                beside(path, move |path| locked(path, |records| apply(records, &id, &change))).await
+            }
+            Self::Redis(redis) => replace(redis, id, &change).await,
         }
     }
 
@@ -102,20 +99,39 @@ impl Store {
     ///
     /// # Errors
     /// Why the store cannot be written.
-    pub async fn note_usage(&self, used: &[(String, i64)]) -> Result<(), String> {
+    pub async fn note_usage(&self, used: Vec<(String, i64)>) -> Result<(), String> {
         match self {
-            Self::File(path) => locked(path, |records| {
-                for (id, at) in used {
-                    if let Some(record) = records.get_mut(id) {
-                        record.last_used = record.last_used.max(Some(*at));
-                    }
-                }
-                true
-            })
-            .map(drop),
+            Self::File(path) => beside(path, move |path| locked(path, |records| note(records, &used))).await.map(drop),
             Self::Redis(redis) => redis.query(redis::cmd("HSET").arg(USED).arg(used)).await,
         }
     }
+}
+
+/// Works on a file on a thread of its own: a lock or a disk that makes us wait must not keep the tasks beside us from
+/// running.
+async fn beside<T: Send + 'static>(path: &Path, work: impl FnOnce(&Path) -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || work(&path)).await.map_err(|e| e.to_string())?
+}
+
+fn apply(records: &mut Records, id: &str, change: &Change) -> bool {
+    match change(records.get(id)) {
+        None => false,
+        Some(Some(record)) => {
+            records.insert(id.to_owned(), record);
+            true
+        }
+        Some(None) => records.remove(id).is_some(),
+    }
+}
+
+fn note(records: &mut Records, used: &[(String, i64)]) -> bool {
+    for (id, at) in used {
+        if let Some(record) = records.get_mut(id) {
+            record.last_used = record.last_used.max(Some(*at));
+        }
+    }
+    true
 }
 
 async fn fetch(redis: &Redis) -> Result<Records, String> {
@@ -128,7 +144,7 @@ async fn fetch(redis: &Redis) -> Result<Records, String> {
     Ok(records)
 }
 
-async fn replace(redis: &Redis, id: &str, change: &Change<'_>) -> Result<bool, String> {
+async fn replace(redis: &Redis, id: &str, change: &Change) -> Result<bool, String> {
     let script = redis::Script::new(REPLACE);
     for _ in 0..ATTEMPTS {
         let old: Option<String> = redis.query(redis::cmd("HGET").arg(KEYS).arg(id)).await?;
@@ -147,7 +163,8 @@ async fn replace(redis: &Redis, id: &str, change: &Change<'_>) -> Result<bool, S
 
 /// Tells one state of the file from another.
 fn stamp(path: &Path) -> String {
-    std::fs::metadata(path).map_or_else(|_| "absent".to_owned(), |meta| format!("{}-{}-{}", meta.ino(), meta.mtime_nsec(), meta.len()))
+    std::fs::metadata(path)
+        .map_or_else(|_| "absent".to_owned(), |meta| format!("{}-{}.{}-{}", meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()))
 }
 
 fn read(path: &Path) -> Result<Records, String> {

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use super::api_key::{Entry, Table};
 use super::key_store::{Changed, Store};
@@ -63,7 +64,7 @@ pub enum Wish {
 }
 
 /// A key just made, shown once.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub struct Made {
     pub id: String,
     /// `None` after a revocation.
@@ -142,6 +143,9 @@ impl Managed {
         let taken = self.wished.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut wished) = taken else { return };
         let (mut look, mut usage) = (tokio::time::interval(LOOK), tokio::time::interval(USE));
+        // After a store that hung, one look is enough.
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        usage.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = None;
         let mut failing = false;
         loop {
@@ -197,7 +201,7 @@ impl Managed {
                 let (key, secret) = mint();
                 let created = jiff::Timestamp::now().as_second();
                 let record = Record { id: id.clone(), standing, created, expires, last_used: None, secrets: vec![secret] };
-                let made = self.store.update(&id, &|old| if old.is_some() { None } else { Some(Some(record.clone())) }).await;
+                let made = self.store.update(&id, Arc::new(move |old| if old.is_some() { None } else { Some(Some(record.clone())) })).await;
                 if made.map_err(unavailable)? {
                     Ok(Made { id, key: Some(key) })
                 } else {
@@ -205,13 +209,13 @@ impl Managed {
                 }
             }
             Wish::Revoke(id) => {
-                let gone = self.store.update(&id, &|old| old.map(|_| None)).await.map_err(unavailable)?;
+                let gone = self.store.update(&id, Arc::new(|old| old.map(|_| None))).await.map_err(unavailable)?;
                 if gone { Ok(Made { id, key: None }) } else { Err(unknown()) }
             }
             Wish::Rotate(id, overlap) => {
                 let (key, secret) = mint();
                 let end = jiff::Timestamp::now().as_second().saturating_add(overlap);
-                let rotated = self.store.update(&id, &|old| old.map(|old| Some(rotated(old, &secret, end)))).await;
+                let rotated = self.store.update(&id, Arc::new(move |old| old.map(|old| Some(rotated(old, &secret, end))))).await;
                 if rotated.map_err(unavailable)? { Ok(Made { id, key: Some(key) }) } else { Err(unknown()) }
             }
         }
@@ -225,7 +229,7 @@ impl Managed {
         let known = |id: &String| records.get(id).map(|record| record.last_used.max(others.get(id).copied()));
         let newer: Vec<_> = newer.filter(|(id, at)| known(id).is_some_and(|known| known < Some(*at))).collect();
         if !newer.is_empty()
-            && let Err(cause) = self.store.note_usage(&newer).await
+            && let Err(cause) = self.store.note_usage(newer).await
         {
             log::debug!("managed keys: the times of last use were not written: {cause}");
         }

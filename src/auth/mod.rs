@@ -19,10 +19,11 @@ pub mod keys;
 pub mod permit;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderName;
 use moka::sync::Cache;
+use prometheus::IntCounter;
 
 use self::api_key::Table;
 use self::certificate::Names;
@@ -78,6 +79,8 @@ pub struct Auth {
     custom: Vec<Arc<dyn Authenticator>>,
     remembered: Cache<[u8; 32], Remembered>,
     tenants: HashSet<String>,
+    /// Counters by way, and for no way at all.
+    counted: [OnceLock<[IntCounter; 3]>; Way::ALL.len() + 1],
     /// Where the managed keys may be.
     redis: Option<config::Redis>,
 }
@@ -114,6 +117,7 @@ impl Auth {
             custom: extensions.authenticators.clone(),
             remembered: Cache::new(REMEMBERED),
             tenants: tenants(written),
+            counted: Default::default(),
             redis: config.redis.clone(),
             conf,
         })
@@ -155,12 +159,13 @@ impl Auth {
     pub async fn recognise(&self, request: Request<'_>, metrics: &Metrics) -> Result<Arc<Principal>, Denied> {
         let Some(conf) = &self.conf else { return Ok(Arc::clone(&self.anonymous)) };
         let (way, decided) = self.decide(conf, request).await;
-        let decision = match &decided {
-            Ok(_) => "admitted",
-            Err(Denied::Missing | Denied::Invalid(_)) => "refused",
-            Err(Denied::Unavailable(_)) => "unavailable",
-        };
-        metrics.auth_decisions.with_label_values(&[way.map_or("none", Way::name), decision]).inc();
+        let row = way.map_or(Way::ALL.len(), |way| way as usize);
+        let [admitted, refused, unavailable] = self.counted[row].get_or_init(|| metrics.decisions(way.map_or("none", Way::name)));
+        match &decided {
+            Ok(_) => admitted.inc(),
+            Err(Denied::Missing | Denied::Invalid(_)) => refused.inc(),
+            Err(Denied::Unavailable(_)) => unavailable.inc(),
+        }
         decided
     }
 
@@ -243,18 +248,20 @@ impl Auth {
         if is_ours && self.managed.is_some() {
             return Some((Way::ApiKey, Err(unknown_key())));
         }
-        if is_jwt && let Some(decided) = self.by_jwt(digest, token).await {
+        let others = self.introspector.is_some() || self.external.as_ref().is_some_and(external::Authenticator::takes_bearers);
+        if is_jwt && let Some(decided) = self.by_jwt(digest, token, others).await {
             return Some((Way::Jwt, decided));
         }
         let introspector = self.introspector.as_ref()?;
         Some((Way::OAuth2, settle(introspector.judge(client, digest, token).await)))
     }
 
-    /// `None` if it is the token of no issuer we know, and somebody else can still be asked.
-    async fn by_jwt(&self, digest: [u8; 32], token: &str) -> Option<Result<Arc<Principal>, Denied>> {
+    /// `None` if it is the token of no issuer we know, or none at all, and `others` can still be asked.
+    async fn by_jwt(&self, digest: [u8; 32], token: &str, others: bool) -> Option<Result<Arc<Principal>, Denied>> {
         let verified = match Token::read(token) {
-            Ok(token) if self.introspector.is_some() && !token.is_of(&self.issuers) => return None,
+            Ok(token) if others && !token.is_of(&self.issuers) => return None,
             Ok(token) => token.verify(&self.issuers).await,
+            Err(_) if others => return None,
             Err(fault) => Err(fault),
         };
         Some(match verified {

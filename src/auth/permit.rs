@@ -10,6 +10,9 @@ use crate::call::{Call, Kind};
 use crate::config::identity::{self, Roles};
 use crate::principal::{Principal, Way};
 
+/// Layers of percent-encoding looked through.
+const UNFOLDED: usize = 3;
+
 /// The compiled roles. Without any, whoever was let in may do everything.
 #[derive(Default)]
 pub struct Permits {
@@ -234,11 +237,17 @@ impl Rule {
     }
 }
 
-/// Whether a URI has dot segments (RFC 3986 §3.3), written plainly or percent-encoded.
+/// Whether a URI may lead out of where it seems to be: by dot segments (RFC 3986 §3.3), plain or percent-encoded however
+/// often, before or behind what some servers take for the end of the path, or by characters that readers leave out.
 fn climbs(uri: &str) -> bool {
-    let plain = uri.replace("%2e", ".").replace("%2E", ".").replace("%2f", "/").replace("%2F", "/").replace('\\', "/");
-    let path = plain.split(['?', '#']).next().unwrap_or_default();
-    path.split('/').any(|segment| matches!(segment, "." | ".."))
+    let mut plain = uri.to_owned();
+    for _ in 0..UNFOLDED {
+        for (encoded, decoded) in [("%25", "%"), ("%2e", "."), ("%2E", "."), ("%2f", "/"), ("%2F", "/"), ("%5c", "/"), ("%5C", "/")] {
+            plain = plain.replace(encoded, decoded);
+        }
+    }
+    let hidden = |text: &str| text.chars().any(char::is_control) || ["%0", "%1", "%7f", "%7F"].iter().any(|code| text.contains(code));
+    hidden(&plain) || plain.split(['/', '\\', '?', '#']).any(|segment| matches!(segment.trim(), "." | ".."))
 }
 
 fn globs<S: AsRef<str>>(texts: &[S]) -> GlobSet {
@@ -248,4 +257,30 @@ fn globs<S: AsRef<str>>(texts: &[S]) -> GlobSet {
     }
     // One that cannot be built matches nothing.
     builder.build().unwrap_or_else(|_| GlobSet::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::climbs;
+
+    #[test]
+    fn no_writing_of_a_parent_folder_is_overlooked() {
+        for uri in [
+            "file:///srv/../etc",
+            "file:///srv/.\t./etc",
+            "file:///srv/x?/../../etc",
+            "file:///srv/x#/../etc",
+            "file:///srv/..%5c..%5cetc",
+            "file:///srv/%2e%2E/etc",
+            "file:///srv/%252e%252e/etc",
+            "file:///srv/.%0a./etc",
+            "file:///srv/..",
+            "file:///srv/..\\etc",
+        ] {
+            assert!(climbs(uri), "{uri}");
+        }
+        for uri in ["file:///srv/a..b/c.txt", "note://shared", "file:///srv/...", "db://x/y?z=1.2#f", "file:///srv/%20a"] {
+            assert!(!climbs(uri), "{uri}");
+        }
+    }
 }

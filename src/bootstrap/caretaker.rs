@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use super::tls::Certificates;
 use super::watch::Watch;
 use crate::auth::Auth;
+use crate::config::identity::KeyStore;
 use crate::config::{Config, Source, Tls};
 use crate::egress::Client;
 use crate::snapshot::{Reload, State};
@@ -92,6 +93,13 @@ impl Caretaker {
 
     async fn publish(&self, mut config: Config) -> Result<u64, String> {
         let old = self.state.snapshot();
+        // A file caught half-written reads as one that ends earlier, and must not open the door.
+        if old.config.auth.is_some() && config.auth.is_none() {
+            return Err("auth is gone, which would let everybody in; switching it off takes a restart".to_owned());
+        }
+        if !old.config.roles.is_empty() && config.roles.is_empty() {
+            return Err("roles are gone, which would permit everything; taking them away takes a restart".to_owned());
+        }
         for key in keep_fixed(&old.config, &mut config) {
             log::warn!("{key} changed, which takes a restart; the rest is applied");
         }
@@ -144,7 +152,14 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
         // The new file may leave the token out because its own address needs none; the old socket still does.
         is.admin_token.clone_from(&was.admin_token);
     }
+    let moved = is.state_dir.join("keys.json");
     is.state_dir.clone_from(&was.state_dir);
+    if let Some(keys) = new.auth.as_mut().and_then(|auth| auth.api_keys.as_mut())
+        && keys.store == KeyStore::File(moved)
+    {
+        // It goes where the rest of the state stays.
+        keys.store = KeyStore::File(was.state_dir.join("keys.json"));
+    }
     is.session_secret.clone_from(&was.session_secret);
     is.tls.clone_from(&was.tls);
     new.observability.log = old.observability.log.clone();

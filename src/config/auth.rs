@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
+use url::Url;
 
 use super::identity::{
-    ApiKey, ApiKeys, Auth, Certificate, Claims, External, Introspection, Jwt, JwtKeys, KeyStore, OAuth2, Roles, Rule, Site, Standing,
+    ApiKey, ApiKeys, Auth, Certificate, Claims, External, Introspection, Jwt, JwtKeys, KeyStore, OAuth2, Site, Standing,
 };
 use super::reader::Section;
-use super::{Secret, Timespan, check};
+use super::{Secret, Timespan, check, roles};
 
 /// Client headers that go upstream beside those of MCP.
 pub const FORWARDED: &[&str] = &["accept", "accept-language", "user-agent", "last-event-id", "tracestate", "baggage"];
@@ -60,6 +61,9 @@ pub fn auth(root: &Section<'_>, state_dir: &Path) -> Option<Auth> {
             "nobody can authenticate: give api_keys, jwt, oauth2.introspection_url, external, certificates, or custom: true",
         );
     }
+    if !auth.certificates.is_empty() && !root.section("server").section("tls").has("client_ca") {
+        section.problem("certificates", "needs server.tls.client_ca: who may have signed them");
+    }
     section.finish();
     Some(auth)
 }
@@ -93,6 +97,9 @@ fn api_keys(section: &Section<'_>, redis: bool, state_dir: &Path) -> ApiKeys {
     let in_redis = written.bool("redis").unwrap_or(redis && !written.has("file"));
     if in_redis && !redis {
         written.problem("redis", "needs the top-level redis: { url: … }");
+    }
+    if in_redis && written.has("file") {
+        written.problem("file", "give either file or redis, not both");
     }
     written.finish();
     section.finish();
@@ -247,7 +254,7 @@ fn claims(section: &Section<'_>) -> Claims {
 pub(super) fn site(section: &Section<'_>, key: &'static str, plain: bool) -> Option<Site> {
     let plain = section.bool("insecure_http").unwrap_or(plain);
     let url = section.parse(key, |text| {
-        let url = check::backend_url(text)?;
+        let url = site_url(text)?;
         let host = url.host_str().unwrap_or_default();
         let local = host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         if url.scheme() == "http" && !local && !plain {
@@ -257,6 +264,14 @@ pub(super) fn site(section: &Section<'_>, key: &'static str, plain: bool) -> Opt
     });
     let timeout = check::positive(section, "timeout", 5);
     Some(Site { url: url?, ca: section.parse("ca", check::readable), timeout: Timespan(timeout) })
+}
+
+/// A URL that may have a query, as some key sets do.
+fn site_url(text: &str) -> Result<Url, String> {
+    let (base, query) = text.split_once('?').map_or((text, None), |(base, query)| (base, Some(query)));
+    let mut url = check::backend_url(base).map_err(|e| e.replace("use credential.bearer_file", "give them in keys of their own"))?;
+    url.set_query(query);
+    Ok(url)
 }
 
 fn oauth2(section: &Section<'_>) -> OAuth2 {
@@ -280,6 +295,13 @@ fn introspection(section: &Section<'_>) -> Option<Introspection> {
     let (id, secret) = (section.string("client_id"), section.secret("client_secret", "client_secret_file"));
     let (audience, claims) = (section.strings("audience"), claims(&section.section("claims")));
     let cache = section.duration("cache").unwrap_or(Duration::from_secs(30));
+    if !section.has("introspection_url") {
+        for key in ["client_id", "client_secret", "client_secret_file", "audience", "cache", "claims", "timeout", "ca"] {
+            if section.has(key) {
+                section.problem(key, "is for introspection, and there is no introspection_url");
+            }
+        }
+    }
     let site = site(section, "introspection_url", false)?;
     if id.is_none() || secret.is_none() {
         section.problem("client_id", "introspection needs client_id and client_secret or client_secret_file");
@@ -312,58 +334,11 @@ fn external(section: &Section<'_>) -> Option<External> {
 }
 
 fn certificate(section: &Section<'_>) -> Certificate {
-    let name = section.parse("name", glob);
+    let name = section.parse("name", roles::glob);
     if !section.has("name") {
         section.problem("name", "missing; a name in the client certificate, such as spiffe://acme/ci");
     }
     let certificate = Certificate { name: name.unwrap_or_default(), standing: standing(section) };
     section.finish();
     certificate
-}
-
-/// Reads `roles:`.
-pub fn roles(root: &Section<'_>) -> Roles {
-    let section = root.section("roles");
-    let roles = section.named_sections();
-    roles.into_iter().map(|(name, rules)| (name, rules.iter().map(rule).collect())).collect()
-}
-
-fn rule(section: &Section<'_>) -> Rule {
-    let globs = |key| {
-        let list = section.strings(key);
-        for text in &list {
-            if let Err(message) = glob(text) {
-                section.problem(key, message);
-            }
-        }
-        section.has(key).then_some(list)
-    };
-    let rule = Rule {
-        servers: globs("servers").unwrap_or_else(|| vec!["*".to_owned()]),
-        methods: globs("methods").unwrap_or_else(|| vec!["*".to_owned()]),
-        tools: globs("tools"),
-        prompts: globs("prompts"),
-        resources: globs("resources"),
-        when: section.parse("when", condition),
-    };
-    section.finish();
-    rule
-}
-
-fn glob(text: &str) -> Result<String, String> {
-    globset::Glob::new(text).map(|_| text.to_owned()).map_err(|e| e.to_string())
-}
-
-/// What a condition may speak of.
-const VARIABLES: &[&str] = &["principal", "server", "method", "name", "arguments"];
-
-fn condition(text: &str) -> Result<String, String> {
-    let program = cel::Program::compile(text).map_err(|e| {
-        let faults = e.errors.iter().map(|e| format!("column {}: {}", e.pos.1, e.msg));
-        format!("not a CEL expression: {}", faults.collect::<Vec<_>>().join("; "))
-    })?;
-    match program.references().variables().into_iter().find(|name| !VARIABLES.contains(name)) {
-        Some(unknown) => Err(format!("`{unknown}` is not known; a condition speaks of {}", VARIABLES.join(", "))),
-        None => Ok(text.to_owned()),
-    }
 }

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
-use super::{Access, Config, Limits, LoadBalancer, Log, Observability, Redis, Secret, Server, Tls, auth, backends, env, units};
+use super::{Access, Config, Limits, LoadBalancer, Log, Observability, Redis, Secret, Server, Tls, auth, backends, env, roles, units};
 
 /// Checking more often than this would be load, not health.
 pub(super) const SOONEST: Duration = Duration::from_millis(50);
@@ -73,12 +73,13 @@ fn config(root: &Section<'_>) -> Config {
         backends: backends::backends(root, interval),
         load_balancer: balancer(load_balancer),
         auth: auth::auth(root, &server.state_dir),
-        roles: auth::roles(root),
+        roles: roles::roles(root),
         redis: redis(root),
         server,
         access: access(root.section("access")),
         observability: observability(root.section("observability")),
     };
+    roles::check_roles(root, config.auth.as_ref(), &config.roles);
     root.finish();
     config
 }
@@ -188,6 +189,9 @@ fn tls(section: Section<'_>) -> Option<Tls> {
     let (cert, key) = (file("cert"), file("key"));
     let client_ca = section.parse("client_ca", readable);
     let client_required = section.bool("client_required").unwrap_or(true);
+    if section.has("client_required") && !section.has("client_ca") {
+        section.problem("client_required", "needs client_ca: who may have signed them");
+    }
     section.finish();
     Some(Tls { listen, cert: cert?, key: key?, client_ca, client_required })
 }

@@ -2,7 +2,7 @@
 //! (`check` is the only maker), so the rest of the program never validates again.
 //!
 //! `reader` walks the YAML and gathers all problems, `lines` tells where they stand, `env` lays the environment over
-//! the file, `check` (with `backends` and `auth`) turns the result into these types, `identity` is the model of who may do
+//! the file, `check` (with `backends`, `auth` and `roles`) turns the result into these types, `identity` is the model of who may do
 //! what, `units` knows durations and sizes.
 
 mod auth;
@@ -12,6 +12,7 @@ mod env;
 pub mod identity;
 mod lines;
 mod reader;
+mod roles;
 mod units;
 
 use std::fmt;

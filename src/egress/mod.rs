@@ -68,7 +68,7 @@ impl Target {
 }
 
 /// A request as it goes over the wire, written header by header.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outgoing {
     wire: BytesMut,
 }

@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use url::Url;
 
 use super::dial::Dialer;
-use super::{Client, Failure, Outgoing};
+use super::{Client, Failure, Incoming, Outgoing};
 
 /// Bytes of the longest answer read; key sets and introspections are far smaller.
 const MAX_ANSWER: usize = 1 << 20;
@@ -68,21 +68,32 @@ impl Site {
     /// Why there is no answer.
     pub async fn ask(&self, client: &Client, head: Outgoing, body: Bytes, wait: Duration) -> Result<Answer, Failure> {
         let asked = async {
-            let target = self.dialer.target(self.resolve().await?);
-            let incoming = client.send(&target, head, body, wait).await?;
+            let incoming = self.send(client, head, body, wait).await?;
             let status = incoming.status();
             Ok(Answer { status, body: incoming.collect(MAX_ANSWER).await? })
         };
         tokio::time::timeout(wait, asked).await.unwrap_or(Err(Failure::TimedOut))
     }
 
-    async fn resolve(&self) -> Result<SocketAddr, Failure> {
+    /// Sends to the first address that can be reached.
+    async fn send<'c>(&self, client: &'c Client, head: Outgoing, body: Bytes, wait: Duration) -> Result<Incoming<'c>, Failure> {
+        let mut last = None;
+        for address in self.resolve().await? {
+            match client.send(&self.dialer.target(address), head.clone(), body.clone(), wait).await {
+                Err(failure @ Failure::NotSent(_)) => last = Some(failure),
+                answered => return answered,
+            }
+        }
+        let host = self.url.host_str().unwrap_or_default();
+        Err(last.unwrap_or_else(|| Failure::NotSent(format!("{host} resolves to no address that may be asked"))))
+    }
+
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, Failure> {
         let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let port = self.url.port_or_known_default().unwrap_or(443);
         let found = tokio::net::lookup_host((host, port)).await;
-        let mut found = found.map_err(|e| Failure::NotSent(format!("resolving {host}: {e}")))?;
-        let reachable = |address: &SocketAddr| !is_forbidden(address.ip());
-        found.find(reachable).ok_or_else(|| Failure::NotSent(format!("{host} resolves to no address that may be asked")))
+        let found = found.map_err(|e| Failure::NotSent(format!("resolving {host}: {e}")))?;
+        Ok(found.filter(|address| !is_forbidden(address.ip())).collect())
     }
 }
 

@@ -188,7 +188,11 @@ impl Call<'_> {
             deadline: self.deadline(member.backend.conf.timeout),
             notices: self.notices.clone(),
         };
-        ask::ask(self.client, &member.backend, &question).await.map_err(|trouble| Stop::of(trouble, member))
+        let asked = ask::ask(self.client, &member.backend, &question).await;
+        if matches!(asked, Err(Trouble::Refused(_))) {
+            member.backend.refused(self.on_behalf).await;
+        }
+        asked.map_err(|trouble| Stop::of(trouble, member))
     }
 
     /// The backend's own timeout, within what the request as a whole may take.

@@ -26,6 +26,10 @@ pub fn refuse(trouble: &Trouble, backend: &Backend) -> Reject {
             Reject::new(Code::BackendTimeout, format!("backend {name} did not answer in time (timeout {seconds} s)"))
         }
         Trouble::NoToken(_) => Reject::new(Code::Forbidden, format!("there is no token for backend {name} on the caller's behalf")),
+        Trouble::NoExchange(_) => {
+            let detail = format!("no token for backend {name} can be asked for now; try again");
+            Reject::new(Code::AuthUnavailable, detail).retry_after(Duration::from_secs(1))
+        }
         Trouble::Refused(_) => Reject::new(Code::BackendRefused, format!("backend {name} refused the gateway's credential")),
         Trouble::NotReady | Trouble::Failure(Failure::NotSent(_)) => {
             Reject::new(Code::NoHealthyBackend, format!("backend {name} cannot be reached")).retry_after(Duration::from_secs(1))

@@ -89,7 +89,10 @@ impl Native<'_> {
         backend.meter.count(ending(&sent), started.elapsed());
         // The credential it refuses is ours, and where it points to is behind us: neither concerns the client.
         match sent.as_ref().map(Incoming::status) {
-            Ok(status @ StatusCode::UNAUTHORIZED) => return Err(Trouble::Refused(status)),
+            Ok(status @ StatusCode::UNAUTHORIZED) => {
+                backend.refused(self.on_behalf).await;
+                return Err(Trouble::Refused(status));
+            }
             Ok(status) if status.is_redirection() && status != StatusCode::NOT_MODIFIED => return Err(Trouble::Status(status)),
             _ => {}
         }

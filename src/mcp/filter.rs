@@ -49,8 +49,12 @@ fn batch(text: &[u8], keeps: Keeps<'_>) -> Result<Option<Vec<u8>>, Unreadable> {
         if at > 0 {
             out.push(b',');
         }
+        // Batches do not nest; following them down would be the depth of the stack for the server to choose.
+        if !raw.get().starts_with('{') {
+            return Err(Unreadable);
+        }
         let raw = raw.get().as_bytes();
-        out.extend_from_slice(message(raw, keeps)?.as_deref().unwrap_or(raw));
+        out.extend_from_slice(one(raw, keeps)?.as_deref().unwrap_or(raw));
     }
     out.push(b']');
     Ok(Some(out))
@@ -122,12 +126,14 @@ pub struct Stream<'k> {
     pending: BytesMut,
     /// Where in `pending` the current line begins.
     line: usize,
+    /// How far `pending` was searched for a line end, so that a long line is not scanned again with every chunk.
+    scanned: usize,
     started: bool,
 }
 
 impl<'k> Stream<'k> {
     pub fn new(keeps: Keeps<'k>) -> Self {
-        Self { keeps, pending: BytesMut::new(), line: 0, started: false }
+        Self { keeps, pending: BytesMut::new(), line: 0, scanned: 0, started: false }
     }
 
     /// Takes a chunk and gives back the events that are whole.
@@ -158,16 +164,26 @@ impl<'k> Stream<'k> {
     /// The next lines up to and including an empty one.
     fn block(&mut self) -> Option<BytesMut> {
         loop {
-            let rest = &self.pending[self.line..];
-            let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'))?;
-            let width = match (rest[end], rest.get(end + 1)) {
+            let from = self.line.max(self.scanned);
+            let Some(found) = self.pending[from..].iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+                self.scanned = self.pending.len();
+                return None;
+            };
+            let end = from + found;
+            let width = match (self.pending[end], self.pending.get(end + 1)) {
                 // The other half of the line end may come with the next chunk.
-                (b'\r', None) => return None,
+                (b'\r', None) => {
+                    self.scanned = end;
+                    return None;
+                }
                 (b'\r', Some(b'\n')) => 2,
                 _ => 1,
             };
-            self.line += end + width;
-            if end == 0 {
+            let is_empty = end == self.line;
+            self.line = end + width;
+            self.scanned = self.line;
+            if is_empty {
+                self.scanned = 0;
                 let at = std::mem::take(&mut self.line);
                 return Some(self.pending.split_to(at));
             }
@@ -180,8 +196,9 @@ impl<'k> Stream<'k> {
         let data: Vec<&[u8]> = lines().filter_map(data_of).collect();
         let data = data.join(&b'\n');
         let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&data);
-        if !serde_json::from_slice::<&RawValue>(data).is_ok_and(|raw| raw.get().starts_with(['{', '['])) {
-            // No JSON, so no message.
+        // What begins otherwise is no message for anybody. What begins like one and is not JSON to us may still be to
+        // readers more lenient (NaN, another encoding), so it is not passed.
+        if !matches!(data.trim_ascii_start().first(), Some(b'{' | b'[')) {
             return Ok(None);
         }
         let Some(message) = message(data, self.keeps)? else { return Ok(None) };
@@ -235,6 +252,8 @@ mod tests {
             assert_eq!(filter(untouched), Ok(None), "{untouched}");
         }
         assert_eq!(filter(&format!("\u{feff}{LIST}")), Ok(Some(KEPT.into())));
+        let nested = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+        assert_eq!(filter(&nested), Err(Unreadable));
         for twofold in [
             "7",
             "\u{0}{",
@@ -243,6 +262,14 @@ mod tests {
             r#"{"result":{"tools":{}}}"#,
         ] {
             assert_eq!(filter(twofold), Err(Unreadable), "{twofold}");
+        }
+    }
+
+    #[test]
+    fn an_event_only_lenient_readers_understand_is_not_passed() {
+        for data in [&br#"{"result":{"tools":[{"name":"write","default":NaN}]}}"#[..], b"{\"result\":{\"tools\":[{\"name\":\"\xe9\"}]}}"] {
+            let event = [b"data: ", data, b"\n\n"].concat();
+            assert_eq!(Stream::new(&keeps).pass(&event), Err(Unreadable));
         }
     }
 

@@ -19,6 +19,9 @@ pub const NAME: &str = "mcp-name";
 pub const SESSION: &str = "mcp-session-id";
 const PARAM_PREFIX: &str = "Mcp-Param-";
 
+/// Levels of a schema that are looked at for annotated properties.
+const DEEPEST: usize = 16;
+
 /// The revision the headers claim.
 pub fn version(headers: &HeaderMap) -> Option<&str> {
     headers.get(VERSION)?.to_str().ok()
@@ -99,6 +102,8 @@ fn collect(schema: &RawValue, path: &mut Vec<String>, found: &mut Vec<Param>) {
         found.push(Param { property: path.clone(), header: format!("{PARAM_PREFIX}{suffix}") });
     }
     let properties = schema.get("properties").and_then(|raw| serde_json::from_str::<Members<'_>>(raw.get()).ok());
+    // How deep it goes is the server's choice; the depth of our stack is not.
+    let properties = properties.filter(|_| path.len() < DEEPEST);
     for (name, property) in properties.into_iter().flat_map(|properties| properties.0) {
         path.push(name.into_owned());
         collect(property, path, found);
@@ -154,6 +159,12 @@ mod tests {
         assert!(agree(&headers, &call).is_ok());
         headers.append(NAME, "b".parse().unwrap());
         assert_eq!(agree(&headers, &call).unwrap_err().code, Code::HeaderMismatch);
+    }
+
+    #[test]
+    fn a_deep_schema_is_looked_into_so_far_and_no_further() {
+        let deep = format!("{}{{}}{}", r#"{"properties":{"a":"#.repeat(20_000), "}}".repeat(20_000));
+        assert!(params(&RawValue::from_string(deep).unwrap()).is_empty());
     }
 
     #[test]

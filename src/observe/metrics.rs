@@ -57,7 +57,7 @@ pub struct Metrics {
     backend_requests: IntCounterVec,
     backend_time: HistogramVec,
     backend_in_flight: IntGaugeVec,
-    pub auth_decisions: IntCounterVec,
+    auth_decisions: IntCounterVec,
     pub tenant_requests: IntCounterVec,
     pub reloads: IntCounterVec,
     pub last_reload: IntGauge,
@@ -118,6 +118,11 @@ impl Metrics {
             duration: self.mcp_duration.with_label_values(&[server, method, tool]),
             size: self.mcp_size.with_label_values(&[server, tool]),
         }
+    }
+
+    /// Handles for the decisions of one way to authenticate: admitted, refused, unavailable.
+    pub fn decisions(&self, way: &str) -> [IntCounter; 3] {
+        ["admitted", "refused", "unavailable"].map(|decision| self.auth_decisions.with_label_values(&[way, decision]))
     }
 
     /// Handles for one backend.

@@ -113,7 +113,7 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     let read: &'b Bytes = read;
     match route {
         Route::Rest { form, .. } => {
-            let token = who::token(&pool, &client.req_header().headers);
+            let token = who::token(&pool, &caller.principal, &client.req_header().headers);
             rest(ctx, caller, pool, read, form).map(|plan| Plan::Rest(Rest { token, ..plan }))
         }
         _ => native(state, client, ctx, caller, pool, read).map(Plan::Native),
@@ -158,14 +158,16 @@ fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, 
     let batch = payload.as_ref().map(Payload::batched).unwrap_or_default();
     let calls = || call.iter().chain(&batch);
     calls().try_for_each(|call| permit(ctx, &caller, &pool, call))?;
+    let session = session(state, &pool, &caller.principal, &request.headers).inspect_err(|reject| {
+        audit::tell(ctx, &Decision { server: Some(&pool.server), ..Decision::refused(reject.code, "not a session of the caller's here") });
+    })?;
     calls().for_each(|call| audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(call))));
     if calls().next().is_none() {
         audit::tell(ctx, &Decision::admitted(Some(&pool.server), None));
     }
     // A stream may replay what was asked elsewhere.
     let may_list = request.method == Method::GET || calls().any(|call| !call.is_named);
-    let session = session(state, &pool, &caller.principal, &request.headers)?;
-    let token = who::token(&pool, &request.headers);
+    let token = who::token(&pool, &caller.principal, &request.headers);
     Ok(Native { pool, principal: caller.principal, token, call, may_list, session, body: body.clone() })
 }
 

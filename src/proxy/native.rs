@@ -224,7 +224,9 @@ async fn filtered(
     ctx.told.bytes = body.len();
     let written = async {
         head.remove_header(&http::header::TRANSFER_ENCODING);
-        head.insert_header(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+        if !matches!(status.as_u16(), 204 | 304) {
+            head.insert_header(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+        }
         write(client, head, body).await
     };
     (outcome, written.await.map(Ok))

@@ -112,9 +112,10 @@ fn refuse(ctx: &Ctx, denied: Denied, place: &Place, server: Option<&str>) -> Rej
     place.unauthorized(ctx, server, wrong, detail).because(reason)
 }
 
-/// The caller's token, where a backend of the pool is asked on its behalf. It was judged before; nothing else keeps it.
-pub fn token(pool: &Pool, headers: &HeaderMap) -> Option<String> {
-    if !pool.members.iter().any(|member| member.backend.exchanges()) {
+/// The caller's token, where a backend of the pool is asked on its behalf. Only one that was judged: a bearer beside
+/// another credential, or a key in its place, is no token of the caller's.
+pub fn token(pool: &Pool, principal: &Principal, headers: &HeaderMap) -> Option<String> {
+    if !matches!(principal.way, Way::Jwt | Way::OAuth2) || !pool.members.iter().any(|member| member.backend.exchanges()) {
         return None;
     }
     credential::find(headers, None).ok()?.bearer.map(str::to_owned)

@@ -1,6 +1,8 @@
 //! `/admin/keys`: keys made, listed, rotated and revoked while running. A key is shown once, when it is made; what is
 //! listed are its properties.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Method;
 use pingora::protocols::http::ServerSession;
@@ -19,6 +21,8 @@ use crate::snapshot::Snapshot;
 
 /// Bytes of the longest request.
 const MAX: usize = 64 << 10;
+/// How long an administrator may take to send one.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Seconds the old key stays good after a rotation that does not say.
 const OVERLAP: i64 = 24 * 3600;
 
@@ -83,6 +87,11 @@ pub async fn answer(snapshot: &Snapshot, client: &mut ServerSession, method: &Me
 }
 
 async fn read(client: &mut ServerSession) -> Verdict<Bytes> {
+    let late = || Reject::new(Code::RequestTimeout, "the request body did not arrive in time");
+    tokio::time::timeout(PATIENCE, gather(client)).await.map_err(|_| late())?
+}
+
+async fn gather(client: &mut ServerSession) -> Verdict<Bytes> {
     let mut body = Vec::new();
     let broken = |e| Reject::new(Code::InvalidRequest, "the request body broke off").because(e);
     while let Some(chunk) = client.read_request_body().await.map_err(broken)? {

@@ -77,6 +77,8 @@ pub enum Trouble {
     SessionLost,
     /// No token on the caller's behalf, and why.
     NoToken(String),
+    /// Nobody could be asked for one.
+    NoExchange(String),
 }
 
 impl std::fmt::Display for Trouble {
@@ -87,7 +89,7 @@ impl std::fmt::Display for Trouble {
             Self::Refused(status) => write!(f, "our credential was refused with {status}"),
             Self::Status(status) => write!(f, "answered {status}"),
             Self::Protocol(what) => write!(f, "broke the protocol: {what}"),
-            Self::NoToken(cause) => f.write_str(cause),
+            Self::NoToken(cause) | Self::NoExchange(cause) => f.write_str(cause),
             Self::SessionLost => f.write_str("lost our session twice"),
         }
     }

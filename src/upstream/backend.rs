@@ -147,6 +147,13 @@ impl Backend {
         }
     }
 
+    /// Notes that it refused a credential: one that was exchanged is exchanged anew for the next request.
+    pub async fn refused(&self, on_behalf: Option<OnBehalf<'_>>) {
+        if let (Some(exchanger), Some(on_behalf)) = (&self.exchanger, on_behalf) {
+            exchanger.forget(on_behalf).await;
+        }
+    }
+
     /// Whether it is asked on behalf of callers.
     pub fn exchanges(&self) -> bool {
         self.exchanger.is_some()

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use moka::future::Cache;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use super::ask::Trouble;
 use crate::config::TokenExchange;
@@ -17,6 +18,8 @@ use crate::egress::web::{self, Site};
 
 /// Tokens kept for one backend.
 const KEPT: u64 = 10_000;
+/// Exchanges at the same time.
+const AT_ONCE: usize = 64;
 /// A token is given up this long before it ends, so that it does not end on its way.
 const MARGIN: Duration = Duration::from_secs(10);
 /// The life of a token that does not say.
@@ -42,6 +45,13 @@ pub struct Exchanger {
     site: Site,
     credential: HeaderValue,
     kept: Cache<[u8; 32], Exchanged>,
+    room: Semaphore,
+}
+
+/// Why there is no token.
+enum Failed {
+    Refused(String),
+    Unasked(String),
 }
 
 #[derive(Clone)]
@@ -63,7 +73,7 @@ impl Exchanger {
     pub fn new(conf: &TokenExchange) -> Result<Self, String> {
         let credential = web::basic(&conf.client_id, conf.client_secret.expose());
         let site = Site::new(&conf.site.url, conf.site.ca.as_ref())?;
-        Ok(Self { site, credential, kept: Cache::new(KEPT), conf: conf.clone() })
+        Ok(Self { site, credential, kept: Cache::new(KEPT), room: Semaphore::new(AT_ONCE), conf: conf.clone() })
     }
 
     /// `Authorization` for a request on a caller's behalf.
@@ -79,7 +89,15 @@ impl Exchanger {
             self.kept.invalidate(&on_behalf.digest).await;
         }
         let asked = self.kept.try_get_with(on_behalf.digest, Box::pin(self.ask(client, on_behalf.token)));
-        asked.await.map(|exchanged| exchanged.header).map_err(|cause: Arc<String>| Trouble::NoToken((*cause).clone()))
+        asked.await.map(|exchanged| exchanged.header).map_err(|failed: Arc<Failed>| match &*failed {
+            Failed::Refused(cause) => Trouble::NoToken(cause.clone()),
+            Failed::Unasked(cause) => Trouble::NoExchange(cause.clone()),
+        })
+    }
+
+    /// Gives up a token that the backend refused.
+    pub async fn forget(&self, on_behalf: OnBehalf<'_>) {
+        self.kept.invalidate(&on_behalf.digest).await;
     }
 
     fn form(&self, token: &str) -> String {
@@ -96,16 +114,18 @@ impl Exchanger {
         form.finish()
     }
 
-    async fn ask(&self, client: &Client, token: &str) -> Result<Exchanged, String> {
+    async fn ask(&self, client: &Client, token: &str) -> Result<Exchanged, Failed> {
+        let _place = self.room.try_acquire().map_err(|_| Failed::Unasked("too many questions at once".to_owned()))?;
         let mut head = self.site.request("POST");
         head.header("content-type", &HeaderValue::from_static("application/x-www-form-urlencoded"));
         head.header("authorization", &self.credential);
-        let answer =
-            self.site.ask(client, head, Bytes::from(self.form(token)), self.conf.site.timeout.0).await.map_err(|e| e.to_string())?;
-        if !answer.status.is_success() {
-            return Err(format!("the token endpoint answered {}", answer.status));
+        let answer = self.site.ask(client, head, Bytes::from(self.form(token)), self.conf.site.timeout.0).await;
+        let answer = answer.map_err(|e| Failed::Unasked(e.to_string()))?;
+        match answer.status.as_u16() {
+            200..=299 => read(&answer.body).map_err(Failed::Unasked),
+            400 | 401 | 403 => Err(Failed::Refused(format!("the token endpoint answered {}", answer.status))),
+            _ => Err(Failed::Unasked(format!("the token endpoint answered {}", answer.status))),
         }
-        read(&answer.body)
     }
 }
 

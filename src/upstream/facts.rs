@@ -59,6 +59,6 @@ impl Server {
 pub struct Tool {
     /// Arguments that must also travel as headers.
     pub params: Vec<Param>,
-    /// What its arguments must be, where they are checked (`server.validate_arguments`).
+    /// What its arguments must be, where they are checked (`server.validate_arguments`); compiled when first used.
     pub schema: Option<Arc<Schema>>,
 }

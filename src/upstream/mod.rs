@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use futures::StreamExt as _;
 use futures::future::join_all;
 
 use self::backend::Backend;
@@ -34,6 +35,9 @@ use crate::observe::metrics::Metrics;
 const FACTS_AGE: Duration = Duration::from_secs(60);
 /// A backend that answers its health check but could not say what it is gets asked again this soon.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Sessions ended at the same time.
+const ENDINGS: usize = 16;
 
 /// The backends of one configuration and who serves what among them.
 pub struct Upstream {
@@ -108,14 +112,26 @@ async fn identify(backend: &Backend, probes: &Client) -> bool {
     }
 }
 
+/// Tells the server of the sessions nobody used for a while, beside everything else: a server that does not answer must
+/// not keep its health from being asked.
+fn close(backend: &Arc<Backend>, probes: &Arc<Client>) {
+    let abandoned = backend.sessions.abandoned();
+    if abandoned.is_empty() {
+        return;
+    }
+    let (backend, probes) = (Arc::clone(backend), Arc::clone(probes));
+    tokio::spawn(async move {
+        let end = async |abandoned| ask::end(&probes, &backend, &abandoned).await;
+        futures::stream::iter(abandoned).for_each_concurrent(ENDINGS, end).await;
+    });
+}
+
 /// Looks after one backend for as long as the task lives. `changed` is called when the directory may have changed.
 pub async fn tend(backend: Arc<Backend>, probes: Arc<Client>, changed: impl Fn() + Send) {
     let mut asked: Option<Instant> = None;
     let mut seen = false;
     loop {
-        for abandoned in backend.sessions.abandoned() {
-            ask::end(&probes, &backend, &abandoned).await;
-        }
+        close(&backend, &probes);
         if asked.is_some_and(|at| at.elapsed() < FACTS_AGE) {
             backend.check().await;
             if backend.publish_health() {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 /// Sessions kept with one backend.
@@ -86,12 +87,13 @@ impl Default for SessionPool {
     fn default() -> Self {
         let abandoned: Arc<Mutex<Vec<Abandoned>>> = Arc::default();
         let list = Arc::clone(&abandoned);
-        let slots =
-            Cache::builder().max_capacity(MOST).time_to_idle(IDLE).eviction_listener(move |place: Arc<Arc<Place>>, slot: Arc<Slot>, _| {
+        let slots = Cache::builder().max_capacity(MOST).eviction_policy(EvictionPolicy::lru()).time_to_idle(IDLE).eviction_listener(
+            move |place: Arc<Arc<Place>>, slot: Arc<Slot>, _| {
                 let Some(session) = slot.current() else { return };
                 let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
                 list.push(Abandoned { place: Place::clone(&place), session });
-            });
+            },
+        );
         Self { slots: slots.build(), abandoned }
     }
 }

@@ -91,7 +91,13 @@ async fn a_backend_sees_an_exchanged_token_and_never_the_callers() {
     let calls = stub.calls();
     let refused = token("mallory");
     assert_eq!((rest(&refused).await.as_u16(), native(&refused).await.as_u16()), (403, 403));
+    let asked = exchange.asked.load(Ordering::SeqCst);
     assert_eq!(rest("an-api-key-of-somebody").await, 403, "a caller without a token has none to exchange");
+    let call = json!({ "method": "call_tool", "params": { "tool_name": "echo" } });
+    let both = http().post(gateway.at("/api/mcp/stub")).header("x-api-key", "an-api-key-of-somebody").bearer_auth(token("ann"));
+    let both = both.json(&call).send().await.expect("an answer").status();
+    assert_eq!(both, 403, "nor has one whose token nobody looked at");
+    assert_eq!(exchange.asked.load(Ordering::SeqCst), asked, "no key and no unjudged token left us");
     assert_eq!(stub.calls(), calls, "nobody's call went out under our own name");
 }
 

@@ -1,0 +1,72 @@
+//! Written `roles:` → the checked model, and whether everybody's roles are there.
+
+use super::identity::{Auth, Roles, Rule};
+use super::reader::Section;
+
+/// Reads `roles:`.
+pub fn roles(root: &Section<'_>) -> Roles {
+    let section = root.section("roles");
+    let roles = section.named_sections();
+    roles.into_iter().map(|(name, rules)| (name, rules.iter().map(rule).collect())).collect()
+}
+
+fn rule(section: &Section<'_>) -> Rule {
+    let globs = |key| {
+        let list = section.strings(key);
+        for text in &list {
+            if let Err(message) = glob(text) {
+                section.problem(key, message);
+            }
+        }
+        section.has(key).then_some(list)
+    };
+    let rule = Rule {
+        servers: globs("servers").unwrap_or_else(|| vec!["*".to_owned()]),
+        methods: globs("methods").unwrap_or_else(|| vec!["*".to_owned()]),
+        tools: globs("tools"),
+        prompts: globs("prompts"),
+        resources: globs("resources"),
+        when: section.parse("when", condition),
+    };
+    section.finish();
+    rule
+}
+
+pub(super) fn glob(text: &str) -> Result<String, String> {
+    globset::Glob::new(text).map(|_| text.to_owned()).map_err(|e| e.to_string())
+}
+
+/// The names that list macros give to elements: `p` in `paths.all(p, …)`.
+fn bound(text: &str) -> Vec<&str> {
+    let macros = [".all(", ".exists(", ".exists_one(", ".map(", ".filter("];
+    let calls = macros.iter().flat_map(|call| text.split(call).skip(1));
+    calls.filter_map(|rest| rest.split_once(',')).map(|(name, _)| name.trim()).filter(|name| !VARIABLES.contains(name)).collect()
+}
+
+/// What a condition may speak of.
+const VARIABLES: &[&str] = &["principal", "server", "method", "name", "arguments"];
+
+fn condition(text: &str) -> Result<String, String> {
+    let program = cel::Program::compile(text).map_err(|e| {
+        let faults = e.errors.iter().map(|e| format!("column {}: {}", e.pos.1, e.msg));
+        format!("not a CEL expression: {}", faults.collect::<Vec<_>>().join("; "))
+    })?;
+    let bound = bound(text);
+    match program.references().variables().into_iter().find(|name| !VARIABLES.contains(name) && !bound.contains(name)) {
+        Some(unknown) => Err(format!("`{unknown}` is not known; a condition speaks of {}", VARIABLES.join(", "))),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// Roles that somebody is given and nobody defined: a misspelt one would only be noticed by who is refused for it.
+pub fn check_roles(root: &Section<'_>, auth: Option<&Auth>, roles: &Roles) {
+    let Some(auth) = auth.filter(|_| !roles.is_empty()) else { return };
+    let keys = auth.api_keys.iter().flat_map(|keys| &keys.keys).map(|key| ("auth.api_keys.keys", &key.standing.roles));
+    let certificates = auth.certificates.iter().map(|certificate| ("auth.certificates", &certificate.standing.roles));
+    let scopes = auth.scopes.values().map(|roles| ("auth.scopes", roles));
+    for (place, given) in keys.chain(certificates).chain(scopes).chain([("auth.anonymous.roles", &auth.anonymous.roles)]) {
+        for role in given.iter().filter(|role| !roles.contains_key(*role)) {
+            root.problem(place, format!("there is no role `{role}` below roles"));
+        }
+    }
+}
