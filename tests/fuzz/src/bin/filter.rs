@@ -1,5 +1,5 @@
 //! What a caller may not use is on no list it is given, however the network cuts the answer, and however it is read: any
-//! of repeated members taken, a byte order mark taken off.
+//! of repeated members taken, a byte order mark taken off, what is no UTF-8 replaced.
 //!
 //! The input is an answer, read both as JSON and as an event stream; the caller may use what is named `a`.
 
@@ -10,9 +10,6 @@ use fuzz::json::{Json, Taking};
 use fuzz::mcp::filter::{self, Stream};
 use fuzz::mcp::sse::Decoder;
 use libfuzzer_sys::fuzz_target;
-
-/// Whether the answer is also read as browsers do, which replace what is no UTF-8.
-const REPLACING: bool = false;
 
 fuzz_target!(|answer: &[u8]| {
     let keeps = |_: Kind, name: &str| name == "a";
@@ -47,8 +44,8 @@ fn passed<'c>(keeps: filter::Keeps<'_>, chunks: impl IntoIterator<Item = &'c [u8
 
 /// The caller is told of nothing but what it may use.
 fn nothing_else(message: &[u8]) {
-    let text = if REPLACING { String::from_utf8_lossy(message) } else { str::from_utf8(message).unwrap_or_default().into() };
-    let Some(json) = Json::read(text.trim_start_matches('\u{feff}').as_bytes()) else { return };
+    let text = String::from_utf8_lossy(message);
+    let Some(json) = Json::read(text.strip_prefix('\u{feff}').unwrap_or(&text).as_bytes()) else { return };
     let messages = if let Json::Array(messages) = &json { messages } else { std::slice::from_ref(&json) };
     for (message, taking) in messages.iter().flat_map(|message| [(message, Taking::First), (message, Taking::Last)]) {
         for (list, naming) in [("tools", "name"), ("prompts", "name"), ("resources", "uri"), ("resourceTemplates", "uriTemplate")] {
