@@ -147,7 +147,8 @@ impl<'k> Stream<'k> {
         if !self.started && self.pending.len() >= 3 {
             self.started = true;
             if self.pending.starts_with(b"\xef\xbb\xbf") {
-                let _ = self.pending.split_to(3);
+                // It stays, or a second one behind it would come first and be taken for it.
+                out.extend_from_slice(&self.pending.split_to(3));
             }
         }
         while self.started

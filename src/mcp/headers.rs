@@ -24,7 +24,7 @@ const DEEPEST: usize = 16;
 
 /// The revision the headers claim.
 pub fn version(headers: &HeaderMap) -> Option<&str> {
-    headers.get(VERSION)?.to_str().ok()
+    bare(headers.get(VERSION)?.as_bytes())
 }
 
 /// Refuses a revision that is told twice: which one counts is for no two readers the same.
@@ -39,7 +39,7 @@ pub fn tells_one_version(headers: &HeaderMap) -> Verdict<()> {
 
 /// The era of a request: modern if its header or its body claims it, so that neither can talk it out of being judged.
 pub fn era(headers: &HeaderMap, body_version: Option<&str>) -> Era {
-    let told = headers.get_all(VERSION).iter().filter_map(|value| value.to_str().ok());
+    let told = headers.get_all(VERSION).iter().filter_map(|value| bare(value.as_bytes()));
     let modern = told.chain(body_version).any(|version| super::era_of(version) == Era::Modern);
     if modern { Era::Modern } else { Era::Legacy }
 }
@@ -65,9 +65,14 @@ fn expect(headers: &HeaderMap, header: &'static str, body: &str) -> Verdict<()> 
     if same { Ok(()) } else { Err(Reject::new(Code::HeaderMismatch, format!("header {header} does not match the request body"))) }
 }
 
+/// A value without the white space HTTP allows around it; HTTP/2 hands it on.
+fn bare(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok().map(|text| text.trim_matches([' ', '\t']))
+}
+
 /// The text a header value stands for; `None` if it is not valid.
 pub fn decode(value: &[u8]) -> Option<Cow<'_, str>> {
-    let text = std::str::from_utf8(value).ok()?.trim();
+    let text = bare(value)?;
     let Some(encoded) = text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
         return Some(Cow::Borrowed(text));
     };

@@ -23,6 +23,8 @@ pub struct Decoder {
     /// The last line ended with CR.
     swallow: bool,
     limit: usize,
+    /// The id of the event under way; it counts once the event is whole.
+    id: Option<String>,
     last_id: Option<String>,
     retry: Option<Duration>,
 }
@@ -42,6 +44,7 @@ impl Decoder {
             has_data: false,
             swallow: false,
             limit,
+            id: None,
             last_id: None,
             retry: None,
         }
@@ -60,6 +63,7 @@ impl Decoder {
     /// Forgets an unfinished event: the stream is taken up on a new connection.
     pub fn restart(&mut self) {
         self.buffer.clear();
+        self.id = None;
         (self.scanned, self.started, self.has_data, self.swallow, self.event) = (0, false, false, false, Event::default());
     }
 
@@ -84,6 +88,7 @@ impl Decoder {
         }
         while let Some(line) = self.line() {
             if line.is_empty() {
+                self.last_id = self.id.take().or(self.last_id.take());
                 let event = std::mem::take(&mut self.event);
                 if std::mem::take(&mut self.has_data) {
                     return Ok(Some(event));
@@ -130,8 +135,11 @@ impl Decoder {
                 self.event.data.extend_from_slice(value);
             }
             // An id with a NUL is ignored by specification; one that cannot be a header value is of no use to us.
-            b"id" if value.iter().all(u8::is_ascii_graphic) => self.last_id = Some(String::from_utf8_lossy(value).into_owned()),
-            b"retry" => self.retry = std::str::from_utf8(value).ok().and_then(|ms| ms.parse().ok()).map(Duration::from_millis),
+            b"id" if value.iter().all(u8::is_ascii_graphic) => self.id = Some(String::from_utf8_lossy(value).into_owned()),
+            b"retry" if value.iter().all(u8::is_ascii_digit) => {
+                let wait = std::str::from_utf8(value).ok().and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+                self.retry = wait.or(self.retry);
+            }
             b"event" => self.event.name = String::from_utf8_lossy(value).into_owned(),
             _ => {}
         }

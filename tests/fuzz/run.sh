@@ -6,6 +6,8 @@ cd "$(dirname "$0")/../.."
 
 seconds=${1:-10}
 shift || true
+# libFuzzer takes 0, and what is no number, for no end.
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || { sed -n 2,3p "tests/fuzz/run.sh" >&2; exit 2; }
 targets=("$@")
 [ $# -gt 0 ] || for file in tests/fuzz/src/bin/*.rs; do targets+=("$(basename "$file" .rs)"); done
 out=${CARGO_TARGET_DIR:-target}
