@@ -105,6 +105,12 @@ pub fn is_shaped(token: &str) -> bool {
     token.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
+/// Whether it begins as a JWT does. One that does and is wrong is refused; other texts with dots may be somebody else's.
+pub fn has_header(token: &str) -> bool {
+    let header = token.split('.').next().unwrap_or_default();
+    URL_SAFE_NO_PAD.decode(header).is_ok_and(|header| header.trim_ascii_start().starts_with(b"{"))
+}
+
 impl<'t> Token<'t> {
     /// Takes a token apart.
     ///
