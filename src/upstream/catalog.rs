@@ -82,7 +82,7 @@ async fn era(client: &Client, backend: &Backend) -> Result<(Era, Introduction), 
     }
     let target = backend.target().or_else(|| backend.any_target()).ok_or("not resolved")?;
     let encode = |_, _| Vec::new();
-    let question = plain(first_server(backend), "initialize", &encode);
+    let question = plain(first_server(backend), "initialize", &encode, WAIT);
     let session = ask::session(client, backend, &target, &question).await.map_err(|e| e.to_string())?;
     Ok((Era::Legacy, Introduction { name: session.server.clone(), version: Some(session.version.clone()) }))
 }
@@ -133,10 +133,16 @@ pub fn request(method: &str, era: Era, id: u64, cursor: Option<&str>) -> Vec<u8>
 async fn question(client: &Client, backend: &Backend, server: &str, method: &str, era: Era) -> Result<Reply, Trouble> {
     let target = backend.target().or_else(|| backend.any_target()).ok_or(Trouble::NotReady)?;
     let encode = |era, id| request(method, era, id, None);
-    ask::ask_at(client, backend, &target, era, &plain(server, method, &encode)).await
+    ask::ask_at(client, backend, &target, era, &plain(server, method, &encode, WAIT)).await
 }
 
-fn plain<'q>(server: &'q str, method: &'q str, encode: &'q (dyn Fn(Era, u64) -> Vec<u8> + Sync)) -> Question<'q> {
+/// A question of our own, in nobody's name.
+pub(super) fn plain<'q>(
+    server: &'q str,
+    method: &'q str,
+    encode: &'q (dyn Fn(Era, u64) -> Vec<u8> + Sync),
+    wait: Duration,
+) -> Question<'q> {
     Question {
         server,
         owner: "",
@@ -146,7 +152,7 @@ fn plain<'q>(server: &'q str, method: &'q str, encode: &'q (dyn Fn(Era, u64) -> 
         params: &[],
         encode,
         trace: None,
-        deadline: Instant::now() + WAIT,
+        deadline: Instant::now() + wait,
         notices: None,
     }
 }
@@ -179,7 +185,7 @@ async fn tools(client: &Client, backend: &Backend, server: &str) -> Result<BTree
     let mut cursor: Option<String> = None;
     for _ in 0..MAX_PAGES {
         let encode = |era, id| request(method.mcp, era, id, cursor.as_deref());
-        let reply = ask::ask(client, backend, &plain(server, method.mcp, &encode)).await.map_err(|e| e.to_string())?;
+        let reply = ask::ask(client, backend, &plain(server, method.mcp, &encode, WAIT)).await.map_err(|e| e.to_string())?;
         let next = read_page(method, &reply, &mut tools)?;
         if next.is_none() || next == cursor {
             break;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use pingora::lb::Backend as Endpoint;
 use pingora::lb::health_check::HealthCheck;
 use pingora::{Error, ErrorType, Result};
 
-use super::ask::{self, Question, Trouble};
+use super::ask::{self, Trouble};
 use super::backend::Backend;
 use super::facts::Speaks;
 use crate::call::Era;
@@ -121,18 +121,7 @@ async fn mcp(client: &Client, backend: &Backend, target: &Arc<Target>, wait: Dur
         _ => (Era::Modern, "server/discover"),
     };
     let encode = |era, id| super::catalog::request(method, era, id, None);
-    let question = Question {
-        server,
-        owner: "",
-        credential: None,
-        method,
-        name: None,
-        params: &[],
-        encode: &encode,
-        trace: None,
-        deadline: Instant::now() + wait,
-        notices: None,
-    };
+    let question = super::catalog::plain(server, method, &encode, wait);
     match ask::ask_at(client, backend, target, era, &question).await {
         Ok(_) => Ok(()),
         // A legacy server may refuse the modern question in words of its own; it is alive.

@@ -157,3 +157,24 @@ async fn only_an_id_that_a_configuration_takes_gets_a_key() {
         assert!(!output.status.success() && !said.contains("mgk_"), "`{id}` got an entry that no configuration takes: {said}");
     }
 }
+
+#[tokio::test]
+async fn requests_count_by_tenants_the_configuration_names_and_by_no_others() {
+    let (stub, secret) = (Stub::start().await, "0123456789abcdef0123456789abcdef");
+    let (key, entry) = new_key("ci").await;
+    let entry = entry.replace("tenant: ", "tenant: acme").replace("roles: []", "roles: [reader]");
+    let jwt = format!("  jwt: [ {{ algorithms: [HS256], secret: {secret}, claims: {{ tenant: org }} }} ]\n  tenants: [beta]\n");
+    let gateway = guarded(&stub, &format!("  api_keys: {{ keys: [ {entry} ] }}\n{jwt}"), "").await;
+    assert_eq!(by_key(&gateway, &key).await, 200);
+    let signer = crate::tokens::key::Key::secret("HS256", secret);
+    for tenant in ["beta", "made-up-1", "made-up-2"] {
+        let token = crate::tokens::token::Token::of("anybody", &signer).claim("org", tenant).claim("roles", json!(["reader"])).compact();
+        assert_eq!(status(&gateway, "echo", &[("authorization", &format!("Bearer {token}"))]).await, 200, "{tenant}");
+    }
+    for (tenant, count) in [("acme", 1), ("beta", 1), ("other", 2)] {
+        // A request is counted once its answer is through.
+        let series = format!("tenant_requests_total{{status=\"200\",tenant=\"{tenant}\"}}");
+        crate::support::eventually(&series, async || (gateway.metric(&series).await == count).then_some(())).await;
+    }
+    assert_eq!(gateway.metric("tenant_requests_total{status=\"200\",tenant=\"made-up-1\"}").await, 0);
+}
