@@ -28,10 +28,7 @@ pub(super) fn backends(root: &Section<'_>, interval: Duration) -> Vec<Arc<Backen
 }
 
 fn backend(section: Section<'_>, interval: Duration) -> Backend {
-    section.not_yet(&["command", "shard"]);
-    if section.integer("max_in_flight", 0..=1_000_000).is_some_and(|n| n > 0) {
-        section.problem("max_in_flight", "not supported yet");
-    }
+    section.not_yet(&["command"]);
     let protocol = [("auto", Protocol::Auto), ("mcp", Protocol::Mcp), ("middleware", Protocol::Middleware)];
     let era = [("auto", EraChoice::Auto), ("legacy", EraChoice::Legacy), ("modern", EraChoice::Modern)];
     let name = section.parse("name", |text| label(text, "backend name"));
@@ -56,6 +53,9 @@ fn backend(section: Section<'_>, interval: Duration) -> Backend {
         credential: credential(written),
         exchange,
         tls: backend_tls(section.section("tls")),
+        shard: section.parse("shard", |text| label(text, "shard")),
+        zone: section.parse("zone", |text| label(text, "zone")),
+        max_in_flight: section.integer("max_in_flight", 0..=1_000_000).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX)),
     };
     if backend.mcp_path.contains("{server}") && backend.capabilities.is_empty() {
         section.problem("mcp_path", "holds {server}, so capabilities must list the servers");

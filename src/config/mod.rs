@@ -153,6 +153,31 @@ pub struct Backend {
     /// Exchanges callers' tokens for ones of this backend's; `credential` is then for our own questions.
     pub exchange: Option<TokenExchange>,
     pub tls: BackendTls,
+    /// A label that routing rules choose by.
+    pub shard: Option<String>,
+    /// Where it stands; balancing prefers the gateway's own zone.
+    pub zone: Option<String>,
+    /// Requests it is given at the same time; 0 is unlimited.
+    pub max_in_flight: usize,
+}
+
+/// The backends a rule sends requests to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Among {
+    /// Those of these names.
+    Names(Vec<String>),
+    /// Those with this label.
+    Shard(String),
+}
+
+impl Among {
+    pub fn admits(&self, backend: &Backend) -> bool {
+        match self {
+            Self::Names(names) => names.contains(&backend.name),
+            Self::Shard(shard) => backend.shard.as_ref() == Some(shard),
+        }
+    }
 }
 
 /// RFC 8693.

@@ -23,7 +23,7 @@ use crate::upstream::ask::{self, Question, Reply, Trace, Trouble};
 use crate::upstream::catalog::{self, MAX_PAGES};
 use crate::upstream::exchange::OnBehalf;
 use crate::upstream::facts::{Speaks, Tool};
-use crate::upstream::pool::{Member, Pool, Tried, Want};
+use crate::upstream::pool::{Ask, Member, Pool, Tried, Want};
 
 /// The longest list gathered, in bytes.
 const MAX_LIST: usize = 64 << 20;
@@ -64,7 +64,7 @@ impl Call<'_> {
     pub async fn run(&self) -> Verdict<Done> {
         let mut tried = Tried::default();
         let mut last = None;
-        while let Some((index, member)) = self.pool.pick(Want::Rest, &tried) {
+        while let Some((index, member)) = self.pool.pick(Ask { want: Want::Rest, among: None }, &tried) {
             match self.at(member).await {
                 Ok(done) => return Ok(done),
                 Err(Stop::Elsewhere(trouble)) => {

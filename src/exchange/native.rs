@@ -17,7 +17,7 @@ use crate::reject::{Code, Reject, Verdict};
 use crate::upstream::ask::{Trace, Trouble, Working, ending};
 use crate::upstream::backend::Backend;
 use crate::upstream::exchange::OnBehalf;
-use crate::upstream::pool::{Member, Pool, Tried, Want};
+use crate::upstream::pool::{Ask, Member, Pool, Tried, Want};
 
 /// A native request, judged.
 pub struct Native<'n> {
@@ -62,7 +62,7 @@ impl Native<'_> {
 
     async fn choose<'c>(&self, client: &'c Client) -> Verdict<Open<'c>> {
         let mut tried = Tried::default();
-        while let Some((index, member)) = self.pool.pick(Want::Native, &tried) {
+        while let Some((index, member)) = self.pool.pick(Ask { want: Want::Native, among: None }, &tried) {
             let sent = match member.backend.target() {
                 Some(target) => self.send(client, member, target).await,
                 None => Err(Trouble::NotReady),

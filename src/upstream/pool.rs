@@ -8,6 +8,7 @@ use super::backend::Backend;
 use super::balance::{Balance, Standing};
 use super::facts::Tool;
 use crate::call::Call;
+use crate::config::Among;
 use crate::mcp::method::METHODS;
 use crate::observe::metrics::{Meter, Metrics};
 use crate::reject::Verdict;
@@ -19,6 +20,14 @@ pub enum Want {
     Native,
     /// An answer to a REST call, in whatever way the backend speaks.
     Rest,
+}
+
+/// What a request asks of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    pub want: Want,
+    /// The backends a routing rule names; `None` is all of the pool.
+    pub among: Option<&'a Among>,
 }
 
 /// The attempts of one request that never reached a backend.
@@ -63,10 +72,10 @@ impl Pool {
     }
 
     /// The next member in turn that is healthy, can do what is wanted and is not in `tried`.
-    pub fn pick(&self, want: Want, tried: &Tried) -> Option<(usize, &Member)> {
+    pub fn pick(&self, ask: Ask<'_>, tried: &Tried) -> Option<(usize, &Member)> {
         let chosen = self.balance.pick(|i| match &self.members[i] {
             member if !member.backend.is_healthy() => Standing::Out,
-            member if tried.all_of(i, member) || !member.can(want) => Standing::Passed,
+            member if tried.all_of(i, member) || !member.can(ask) => Standing::Passed,
             _ => Standing::Good,
         })?;
         Some((chosen, &self.members[chosen]))
@@ -116,11 +125,12 @@ impl Pool {
 }
 
 impl Member {
-    fn can(&self, want: Want) -> bool {
-        match want {
+    fn can(&self, ask: Ask<'_>) -> bool {
+        let speaks = match ask.want {
             Want::Native => self.backend.takes_native(),
             Want::Rest => self.backend.speaks().is_some(),
-        }
+        };
+        speaks && ask.among.is_none_or(|among| among.admits(&self.backend.conf))
     }
 
     /// The headers that the arguments of a tool call must also travel in.
