@@ -95,6 +95,10 @@ codes! {
     BackendRefused = "backend_refused", 502, -31502, "Bad Gateway";
     /// No backend of this server is healthy and reachable; nothing was sent.
     NoHealthyBackend = "no_healthy_backend", 503, -31503, "Service Unavailable";
+    /// What could serve it failed too often: a circuit breaker leaves it alone for a while; nothing was sent.
+    CircuitOpen = "circuit_open", 503, -31503, "Service Unavailable";
+    /// What could serve it, or this gateway, has all the requests it may have; nothing was sent.
+    Overloaded = "overloaded", 503, -31503, "Service Unavailable";
     /// The credential cannot be judged: the identity provider or authenticator cannot be asked.
     AuthUnavailable = "auth_unavailable", 503, -31503, "Service Unavailable";
     /// The store that replicas share cannot be written.

@@ -10,13 +10,13 @@ use url::Url;
 
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
-use super::{Access, Config, Limits, LoadBalancer, Log, Observability, Redis, Secret, Server, Tls, auth, backends, env, roles, units};
+use super::{Access, Config, Limits, Log, Observability, Redis, Secret, Server, Tls, auth, backends, balancing, env, roles, units};
 
 /// Checking more often than this would be load, not health.
 pub(super) const SOONEST: Duration = Duration::from_millis(50);
 
 /// Sections of the contract whose feature this version does not have yet.
-const LATER: &[&str] = &["circuit_breaker", "discovery", "routes", "versions", "rate_limits", "transform", "analytics"];
+const LATER: &[&str] = &["discovery", "routes", "versions", "rate_limits", "transform", "analytics"];
 
 pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
     let mut document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax(name, &error)])?;
@@ -71,7 +71,8 @@ fn config(root: &Section<'_>) -> Config {
     let server = server(root.section("server"));
     let config = Config {
         backends: backends::backends(root, interval),
-        load_balancer: balancer(load_balancer),
+        load_balancer: balancing::balancer(&load_balancer),
+        circuit_breaker: balancing::circuit_breaker(&root.section("circuit_breaker")),
         auth: auth::auth(root, &server.state_dir),
         roles: roles::roles(root),
         redis: redis(root),
@@ -224,23 +225,6 @@ pub(super) fn positive(section: &Section<'_>, key: &'static str, default: u64) -
         Some(duration) => duration,
         None => Duration::from_secs(default),
     }
-}
-
-fn balancer(section: Section<'_>) -> LoadBalancer {
-    let strategy = section.string("strategy");
-    match strategy.as_deref() {
-        None | Some("weighted_round_robin") => {}
-        Some("least_requests" | "consistent_hash" | "random") => section.problem("strategy", "not supported yet"),
-        Some(other) => section.problem("strategy", format!("`{other}` is not weighted_round_robin")),
-    }
-    section.not_yet(&["retries", "outlier"]);
-    let threshold = |key, default| section.integer(key, 1..=1000).map_or(default, |n| usize::try_from(n).unwrap_or(default));
-    let balancer =
-        LoadBalancer { unhealthy_threshold: threshold("unhealthy_threshold", 3), healthy_threshold: threshold("healthy_threshold", 2) };
-    // Read before, as the default of the backends' own.
-    section.value("health_check_interval");
-    section.finish();
-    balancer
 }
 
 fn access(section: Section<'_>) -> Access {

@@ -7,12 +7,14 @@
 
 mod auth;
 mod backends;
+mod balancing;
 mod check;
 mod env;
 pub mod identity;
 mod lines;
 mod reader;
 mod roles;
+pub mod traffic;
 mod units;
 
 use std::fmt;
@@ -29,6 +31,7 @@ pub use auth::{FORWARDED, instant, key_hash, pem_key};
 pub use check::label;
 pub use identity::{Auth, Roles};
 pub use reader::Problem;
+pub use traffic::{CircuitBreaker, LoadBalancer};
 pub use units::duration;
 
 /// A value that must never be shown: `Debug` and serialization print `***`.
@@ -64,6 +67,7 @@ pub struct Config {
     pub server: Server,
     pub backends: Vec<Arc<Backend>>,
     pub load_balancer: LoadBalancer,
+    pub circuit_breaker: CircuitBreaker,
     /// `None`: everyone is anonymous.
     pub auth: Option<Auth>,
     /// Empty: whoever is let in may do everything.
@@ -236,15 +240,6 @@ pub enum Probe {
     Mcp,
     /// `GET` of this path, healthy on 2xx.
     Path(String),
-}
-
-/// How requests spread over a server's backends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LoadBalancer {
-    /// Consecutive failed checks until a healthy backend counts as unhealthy.
-    pub unhealthy_threshold: usize,
-    /// Consecutive passed checks until an unhealthy backend counts as healthy.
-    pub healthy_threshold: usize,
 }
 
 /// Who may reach us at all.

@@ -213,6 +213,11 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A share written as `20%`, or as a number from 0 to 1.
+    pub fn share(&self, key: &'static str) -> Option<f64> {
+        self.parse(key, units::share)
+    }
+
     /// A whole number within `range`.
     pub fn integer(&self, key: &'static str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
         self.parse(key, |text| match text.parse::<u64>() {

@@ -42,6 +42,13 @@ pub fn size(text: &str) -> Result<usize, String> {
     amount.checked_mul(factor).ok_or_else(|| format!("`{text}` is out of range for a size"))
 }
 
+/// Parses `20%` or `0.2`, a share from 0 to 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    let (number, factor) = text.trim().strip_suffix('%').map_or((text.trim(), 1.0), |number| (number.trim(), 0.01));
+    let amount = number.parse::<f64>().ok().map(|amount| amount * factor).filter(|share| (0.0..=1.0).contains(share));
+    amount.ok_or_else(|| not_a("share", text, "\"20%\" or 0.2, at most 100%"))
+}
+
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

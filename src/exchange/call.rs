@@ -1,29 +1,32 @@
-//! A REST call: choose a backend, ask it in its own tongue, write the envelope. Another backend is tried only when
-//! nothing was sent; a tool call is never sent twice.
+//! A REST call: ask a backend in its own tongue, write the envelope.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+use super::middleware;
 use super::sight::Sight;
-use super::{may_go_elsewhere, middleware, refuse};
+use super::tries::{self, Attempt, Stop, Tries};
 use crate::call::Era;
-use crate::egress::Client;
+use crate::egress::{Client, Target};
 use crate::mcp::members::Members;
 use crate::mcp::message::Answer;
 use crate::mcp::rest::{self, Facts, Form, Meta, Request};
 use crate::mcp::{error, filter, headers};
-use crate::observe::metrics::Outcome;
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::reject::{Code, Reject, Verdict};
 use crate::snapshot::Snapshot;
 use crate::upstream::ask::{self, Question, Reply, Trace, Trouble};
+use crate::upstream::breaker;
 use crate::upstream::catalog::{self, MAX_PAGES};
 use crate::upstream::exchange::OnBehalf;
 use crate::upstream::facts::{Speaks, Tool};
-use crate::upstream::pool::{Ask, Member, Pool, Tried, Want};
+use crate::upstream::pool::{Ask, Member, Pool, Want};
+use crate::upstream::trial::Trial;
 
 /// The longest list gathered, in bytes.
 const MAX_LIST: usize = 64 << 20;
@@ -44,6 +47,9 @@ pub struct Call<'c> {
     pub trace: Trace<'c>,
     /// When the request came in; `response_time` counts from here.
     pub started: Instant,
+    /// What the caller is known by, where it should meet the same backend again.
+    pub affinity: Option<u64>,
+    pub metrics: &'c Metrics,
     /// Takes progress and log notifications when the caller wants to see them.
     pub notices: Option<mpsc::Sender<Bytes>>,
 }
@@ -62,34 +68,38 @@ impl Call<'_> {
     /// # Errors
     /// The refusal for the caller.
     pub async fn run(&self) -> Verdict<Done> {
-        let mut tried = Tried::default();
-        let mut last = None;
-        while let Some((index, member)) = self.pool.pick(Ask { want: Want::Rest, among: None }, &tried) {
-            match self.at(member).await {
-                Ok(done) => return Ok(done),
-                Err(Stop::Elsewhere(trouble)) => {
-                    log::warn!("backend {}: {trouble}; trying another", member.backend.name());
-                    tried.note(index);
-                    last = Some(refuse(&trouble, &member.backend));
-                }
-                Err(Stop::Refused(reject)) => return Err(reject),
-            }
-        }
-        Err(last.unwrap_or_else(|| Reject::no_healthy_backend(&self.pool.server)))
+        let (method, name) = (self.request.method.mcp, self.request.name());
+        let tries = Tries {
+            pool: self.pool,
+            ask: Ask {
+                want: Want::Rest,
+                among: None,
+                tool: name.filter(|_| method == "tools/call"),
+                affinity: self.affinity,
+                stays: false,
+            },
+            // What was told of an answer under way cannot be taken back.
+            safe: self.notices.is_none() && tries::is_safe(self.pool, method, name),
+            until: Some(self.started + self.snapshot.config.server.limits.request_timeout),
+            metrics: self.metrics,
+        };
+        let (done, mut trial) = tries.run(self).await?;
+        trial.judge(breaker::Verdict::Passed);
+        Ok(done)
     }
 
-    async fn at(&self, member: &Member) -> Result<Done, Stop> {
+    async fn at(&self, member: &Member, target: &Arc<Target>) -> Result<Done, Stop> {
         if member.backend.speaks() == Some(Speaks::Middleware) {
-            return Box::pin(middleware::forward(self, member)).await;
+            return Box::pin(middleware::forward(self, member, target)).await;
         }
         if self.request.method.paged && self.form == Form::V1 {
-            return Box::pin(self.whole_list(member)).await;
+            return Box::pin(self.whole_list(member, target)).await;
         }
-        let reply = self.ask_with_headers(member).await?;
-        let result = self.read(member, &reply)?;
-        let seen = self.seen(member, &result)?;
+        let reply = self.ask_with_headers(member, target).await?;
+        let result = self.read(&reply)?;
+        let seen = self.seen(&result)?;
         let result = match &seen {
-            Some(text) => serde_json::from_str(text).map_err(|_| Self::unreadable(member))?,
+            Some(text) => serde_json::from_str(text).map_err(|_| Self::unreadable())?,
             None => result,
         };
         let failed = rest::is_tool_error(&result);
@@ -103,15 +113,15 @@ impl Call<'_> {
     }
 
     /// All pages of a list as one.
-    async fn whole_list(&self, member: &Member) -> Result<Done, Stop> {
+    async fn whole_list(&self, member: &Member, target: &Arc<Target>) -> Result<Done, Stop> {
         let mut items = String::new();
         let mut cursor: Option<String> = None;
         let mut seen = HashSet::new();
         loop {
-            let reply = self.ask(member, cursor.as_deref(), &[]).await?;
-            let result = self.read(member, &reply)?;
+            let reply = self.ask(member, target, cursor.as_deref(), &[]).await?;
+            let result = self.read(&reply)?;
             let mut page = rest::page(self.request.method, &result)?;
-            let kept = self.kept(member, page.whole)?;
+            let kept = self.kept(page.whole)?;
             page.items = kept.as_deref().unwrap_or(page.items);
             if !items.is_empty() && !page.items.is_empty() {
                 items.push(',');
@@ -121,7 +131,7 @@ impl Call<'_> {
             // The empty string is a cursor like any other; one that comes again would go on forever.
             let Some(next) = next else { break };
             if !seen.insert(next.clone()) || seen.len() >= MAX_PAGES || items.len() > MAX_LIST {
-                return Err(Stop::Refused(refuse(&Trouble::Protocol("its list does not end"), &member.backend)));
+                return Err(Trouble::Protocol("its list does not end").into());
             }
             cursor = Some(next);
         }
@@ -133,34 +143,34 @@ impl Call<'_> {
     ///
     /// # Errors
     /// When the list cannot be read for certain.
-    pub fn kept(&self, member: &Member, list: &str) -> Result<Option<String>, Stop> {
+    pub fn kept(&self, list: &str) -> Result<Option<String>, Stop> {
         let Some(sight) = &self.sight else { return Ok(None) };
         let name = self.request.method.result.unwrap_or_default();
-        filter::items(name, list, &|kind, name| sight.keeps(kind, name)).map(Some).map_err(|_| Self::unreadable(member))
+        filter::items(name, list, &|kind, name| sight.keeps(kind, name)).map(Some).map_err(|_| Self::unreadable())
     }
 
     /// A result with its list filtered; `None` if nothing is to be filtered.
-    fn seen(&self, member: &Member, result: &Members<'_>) -> Result<Option<String>, Stop> {
+    fn seen(&self, result: &Members<'_>) -> Result<Option<String>, Stop> {
         let Some(sight) = &self.sight else { return Ok(None) };
-        filter::result(result, &|kind, name| sight.keeps(kind, name)).map_err(|_| Self::unreadable(member))
+        filter::result(result, &|kind, name| sight.keeps(kind, name)).map_err(|_| Self::unreadable())
     }
 
-    fn unreadable(member: &Member) -> Stop {
-        Stop::Refused(refuse(&Trouble::Protocol("its list cannot be read"), &member.backend))
+    fn unreadable() -> Stop {
+        Trouble::Protocol("its list cannot be read").into()
     }
 
     /// Asks with the `Mcp-Param-*` headers the tool calls for. A server that finds them lacking tells so before it
     /// executes anything; then its tools are read again and the call is sent once more.
-    async fn ask_with_headers(&self, member: &Member) -> Result<Reply, Stop> {
+    async fn ask_with_headers(&self, member: &Member, target: &Arc<Target>) -> Result<Reply, Stop> {
         let arguments = self.request.params.get("arguments");
         let is_tool = self.request.method.mcp == "tools/call";
         let known = self.request.name().filter(|_| is_tool).and_then(|name| member.tool(name));
-        let reply = self.ask(member, None, &known.map(|tool| values(tool, arguments)).unwrap_or_default()).await?;
-        if is_tool && is_header_mismatch(&reply) { Box::pin(self.ask_informed(member)).await } else { Ok(reply) }
+        let reply = self.ask(member, target, None, &known.map(|tool| values(tool, arguments)).unwrap_or_default()).await?;
+        if is_tool && is_header_mismatch(&reply) { Box::pin(self.ask_informed(member, target)).await } else { Ok(reply) }
     }
 
     /// The repetition with the headers the server's tools call for now.
-    async fn ask_informed(&self, member: &Member) -> Result<Reply, Stop> {
+    async fn ask_informed(&self, member: &Member, target: &Arc<Target>) -> Result<Reply, Stop> {
         let arguments = self.request.params.get("arguments");
         let facts = catalog::inventory(self.client, &member.backend).await;
         let params = facts.servers.get(&*self.pool.server).and_then(|server| {
@@ -170,11 +180,11 @@ impl Call<'_> {
         if member.backend.learn(facts) {
             self.snapshot.upstream.gather();
         }
-        self.ask(member, None, &params.unwrap_or_default()).await
+        self.ask(member, target, None, &params.unwrap_or_default()).await
     }
 
-    async fn ask(&self, member: &Member, cursor: Option<&str>, params: &[(String, String)]) -> Result<Reply, Stop> {
-        let credential = member.backend.credential(self.client, self.on_behalf).await.map_err(|trouble| Stop::of(trouble, member))?;
+    async fn ask(&self, member: &Member, target: &Arc<Target>, cursor: Option<&str>, params: &[(String, String)]) -> Result<Reply, Stop> {
+        let credential = member.backend.credential(self.client, self.on_behalf).await?;
         let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era, id));
         let question = Question {
             server: &self.pool.server,
@@ -188,15 +198,16 @@ impl Call<'_> {
             deadline: self.deadline(member.backend.conf.timeout),
             notices: self.notices.clone(),
         };
-        let asked = ask::ask(self.client, &member.backend, &question).await;
+        let asked = ask::ask(self.client, &member.backend, target, &question).await;
         if matches!(asked, Err(Trouble::Refused(_))) {
             member.backend.refused(self.on_behalf).await;
         }
-        asked.map_err(|trouble| Stop::of(trouble, member))
+        Ok(asked?)
     }
 
-    /// The backend's own timeout, within what the request as a whole may take.
+    /// The time for one attempt, within what the request as a whole may take.
     pub fn deadline(&self, timeout: Duration) -> Instant {
+        let timeout = self.pool.policy.balancer.retries.per_try.map_or(timeout, |per_try| per_try.0.min(timeout));
         (Instant::now() + timeout).min(self.started + self.snapshot.config.server.limits.request_timeout)
     }
 
@@ -213,14 +224,11 @@ impl Call<'_> {
         }
     }
 
-    fn read<'r>(&self, member: &Member, reply: &'r Reply) -> Result<Members<'r>, Stop> {
+    fn read<'r>(&self, reply: &'r Reply) -> Result<Members<'r>, Stop> {
         match Answer::read(&reply.body, reply.id) {
             Some(Answer::Result(result)) => Ok(result),
             Some(Answer::Error(error)) => Err(Stop::Refused(error::refuse(error, !self.names_unknown_tool()))),
-            None => {
-                let trouble = Trouble::Protocol("the answer is no JSON-RPC response to our request");
-                Err(Stop::Refused(refuse(&trouble, &member.backend)))
-            }
+            None => Err(Trouble::Protocol("the answer is no JSON-RPC response to our request").into()),
         }
     }
 
@@ -234,22 +242,15 @@ impl Call<'_> {
     }
 }
 
-/// Why a backend gave no answer for the caller.
-pub enum Stop {
-    /// Nothing was sent: another backend may be asked.
-    Elsewhere(Trouble),
-    Refused(Reject),
-}
+impl Attempt for Call<'_> {
+    type Answer = Done;
 
-impl Stop {
-    pub fn of(trouble: Trouble, member: &Member) -> Self {
-        if may_go_elsewhere(&trouble) { Self::Elsewhere(trouble) } else { Self::Refused(refuse(&trouble, &member.backend)) }
+    async fn send(&self, member: &Member, trial: &Trial) -> Result<Done, Stop> {
+        self.at(member, &trial.target).await
     }
-}
 
-impl From<Reject> for Stop {
-    fn from(reject: Reject) -> Self {
-        Self::Refused(reject)
+    fn failure(_: &Done) -> Option<Trouble> {
+        None
     }
 }
 

@@ -1,6 +1,7 @@
 //! A REST call to a backend that speaks the REST form itself: handed on as one `POST /api/mcp/{server}`, its envelope
 //! rewritten so that `backend`, `response_time` and `cached` tell the truth about this gateway.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,13 +10,14 @@ use pingora::time::timeout;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::call::{Call, Done, Stop};
-use crate::egress::{Failure, Outgoing};
+use super::call::{Call, Done};
+use super::tries::Stop;
+use crate::egress::{Failure, Outgoing, Target};
 use crate::mcp::members::Members;
 use crate::mcp::rest;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject};
-use crate::upstream::ask::{Trouble, Working, ending};
+use crate::upstream::ask::{Trouble, ending};
 use crate::upstream::pool::Member;
 
 /// The largest answer read into memory.
@@ -42,21 +44,18 @@ impl Serialize for Params<'_> {
 ///
 /// # Errors
 /// Where to go from here.
-pub async fn forward(call: &Call<'_>, member: &Member) -> Result<Done, Stop> {
+pub async fn forward(call: &Call<'_>, member: &Member, target: &Arc<Target>) -> Result<Done, Stop> {
     let backend = &member.backend;
-    let target = backend.target().ok_or(Stop::Elsewhere(Trouble::NotReady))?;
-    let credential = backend.credential(call.client, call.on_behalf).await.map_err(|trouble| Stop::of(trouble, member))?;
+    let credential = backend.credential(call.client, call.on_behalf).await?;
     let body = written(call);
-    let working = Working::on(backend);
     let started = Instant::now();
     let deadline = call.deadline(backend.conf.timeout);
-    let sent = call.client.send(&target, head(call, member, credential.as_ref()), body, left(deadline)).await;
+    let sent = call.client.send(target, head(call, member, credential.as_ref()), body, left(deadline)).await;
     backend.meter.count(ending(&sent), started.elapsed());
-    let incoming = sent.map_err(|failure| Stop::of(failure.into(), member))?;
+    let incoming = sent.map_err(Trouble::from)?;
     let status = incoming.status();
     let answer = timeout(left(deadline), incoming.collect(MAX_ANSWER)).await.unwrap_or(Err(Failure::TimedOut));
-    let answer = answer.map_err(|failure| Stop::of(failure.into(), member))?;
-    drop(working);
+    let answer = answer.map_err(Trouble::from)?;
     read(call, member, status, &answer)
 }
 
@@ -80,9 +79,9 @@ fn head(call: &Call<'_>, member: &Member, credential: Option<&HeaderValue>) -> O
 }
 
 /// Its list with what the caller may see; `None` if nothing is to be filtered.
-fn kept(call: &Call<'_>, member: &Member, envelope: Option<&Members<'_>>) -> Result<Option<Box<RawValue>>, Stop> {
+fn kept(call: &Call<'_>, envelope: Option<&Members<'_>>) -> Result<Option<Box<RawValue>>, Stop> {
     let list = envelope.and_then(|members| members.get("result")).filter(|_| call.request.method.paged);
-    let Some(items) = list.map(|raw| call.kept(member, raw.get())).transpose()?.flatten() else { return Ok(None) };
+    let Some(items) = list.map(|raw| call.kept(raw.get())).transpose()?.flatten() else { return Ok(None) };
     Ok(RawValue::from_string(format!("[{items}]")).ok())
 }
 
@@ -90,7 +89,7 @@ fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> 
     let name = member.backend.name();
     if status.is_success() {
         let mut envelope = serde_json::from_slice::<Members<'_>>(answer).ok();
-        let kept = kept(call, member, envelope.as_ref())?;
+        let kept = kept(call, envelope.as_ref())?;
         if let (Some(members), Some(kept)) = (&mut envelope, &kept)
             && let Some((_, value)) = members.0.iter_mut().find(|(name, _)| name == "result")
         {

@@ -1,6 +1,6 @@
 //! One upstream exchange, in the lane it needs: `call` asks an MCP server on behalf of a REST caller, `middleware` hands
 //! a REST call on to a backend that speaks REST itself, `native` opens a pass-through and `relay` carries its answer to
-//! the client. Everything sent upstream goes over Pingora's pooled `Connector` from inside `request_filter`: the whole
+//! the client; `tries` decides for both lanes which backend is asked, and which next. Everything sent upstream goes over Pingora's pooled `Connector` from inside `request_filter`: the whole
 //! body was judged before the first byte leaves, the status can follow the answer, every phase has a deadline, streams
 //! end cleanly on drain, and it costs less than Pingora's own proxy path.
 
@@ -9,6 +9,7 @@ pub mod middleware;
 pub mod native;
 pub mod relay;
 pub mod sight;
+pub mod tries;
 
 use std::time::Duration;
 
@@ -41,9 +42,4 @@ pub fn refuse(trouble: &Trouble, backend: &Backend) -> Reject {
         Trouble::Protocol(what) => Reject::new(Code::BackendFailed, format!("backend {name}: {what}")),
     };
     reject.because(trouble)
-}
-
-/// Whether another backend may be tried: only when nothing was sent.
-pub fn may_go_elsewhere(trouble: &Trouble) -> bool {
-    matches!(trouble, Trouble::NotReady | Trouble::Failure(Failure::NotSent(_)))
 }

@@ -1,5 +1,5 @@
-//! Opening a native pass-through: which backend, which headers, what to do when it cannot be reached. The body goes
-//! upstream byte for byte as it was judged.
+//! Opening a native pass-through: what goes upstream of it, and what is not for the client to see of the answer. The body
+//! goes upstream byte for byte as it was judged.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,16 +8,20 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
 use http::{HeaderMap, StatusCode};
 
-use super::{may_go_elsewhere, refuse};
+use super::refuse;
+use super::tries::{self, Attempt, Stop, Tries};
+use crate::call::Call;
 use crate::config::FORWARDED;
 use crate::egress::{Client, Incoming, Outgoing, Target};
 use crate::mcp::headers;
 use crate::mcp::session::Session;
+use crate::observe::metrics::Metrics;
 use crate::reject::{Code, Reject, Verdict};
-use crate::upstream::ask::{Trace, Trouble, Working, ending};
+use crate::upstream::ask::{Trace, Trouble, ending};
 use crate::upstream::backend::Backend;
 use crate::upstream::exchange::OnBehalf;
-use crate::upstream::pool::{Ask, Member, Pool, Tried, Want};
+use crate::upstream::pool::{Ask, Member, Pool, Want};
+use crate::upstream::trial::Trial;
 
 /// A native request, judged.
 pub struct Native<'n> {
@@ -26,6 +30,11 @@ pub struct Native<'n> {
     /// The client's header lines that go upstream (see [`forwarded`]).
     pub lines: Vec<u8>,
     pub body: Bytes,
+    /// What is asked, by a single request or notification.
+    pub call: Option<&'n Call<'n>>,
+    /// What the caller is known by, where it should meet the same backend again.
+    pub affinity: Option<u64>,
+    pub metrics: &'n Metrics,
     /// The session it belongs to, which only its own backend can continue.
     pub session: Option<&'n Session>,
     /// The caller's token, for backends that are asked on its behalf.
@@ -36,9 +45,33 @@ pub struct Native<'n> {
 /// An answer under way, and who gives it.
 pub struct Open<'c> {
     pub incoming: Incoming<'c>,
-    pub backend: Arc<Backend>,
-    /// Counts the request as in flight until its answer is through.
-    pub working: Working,
+    /// In flight until the answer is through, and judged by how it ends.
+    pub trial: Trial,
+}
+
+impl Open<'_> {
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.trial.backend
+    }
+}
+
+/// A native request and the client it is sent with.
+struct Opening<'o, 'n, 'c> {
+    native: &'o Native<'n>,
+    client: &'c Client,
+}
+
+impl<'c> Attempt for Opening<'_, '_, 'c> {
+    type Answer = Incoming<'c>;
+
+    async fn send(&self, member: &Member, trial: &Trial) -> Result<Incoming<'c>, Stop> {
+        Ok(self.native.send(self.client, member, &trial.target).await?)
+    }
+
+    /// A server's failure is passed on, unless another backend may be asked.
+    fn failure(answer: &Incoming<'c>) -> Option<Trouble> {
+        Some(answer.status()).filter(StatusCode::is_server_error).map(Trouble::Status)
+    }
 }
 
 impl Native<'_> {
@@ -47,45 +80,52 @@ impl Native<'_> {
     /// # Errors
     /// The refusal for the client.
     pub async fn open<'c>(&self, client: &'c Client) -> Verdict<Open<'c>> {
-        match self.session {
-            Some(session) => self.resume(client, session).await,
-            None => self.choose(client).await,
+        let (incoming, trial) = match self.session {
+            Some(session) => self.resume(client, session).await?,
+            None => self.tries().run(&Opening { native: self, client }).await?,
+        };
+        Ok(Open { incoming, trial })
+    }
+
+    fn ask(&self) -> Ask<'_> {
+        let is_tool = self.call.is_some_and(|call| call.method == "tools/call");
+        Ask {
+            want: Want::Native,
+            among: None,
+            tool: self.call.filter(|_| is_tool).and_then(|call| call.name.as_deref()),
+            affinity: self.affinity,
+            stays: self.method == "GET" || self.call.is_some_and(|call| call.method == "subscriptions/listen"),
         }
     }
 
-    async fn resume<'c>(&self, client: &'c Client, session: &Session) -> Verdict<Open<'c>> {
+    fn tries(&self) -> Tries<'_> {
+        let safe = self.call.is_some_and(|call| tries::is_safe(self.pool, &call.method, call.name.as_deref()));
+        Tries { pool: self.pool, ask: self.ask(), safe, until: None, metrics: self.metrics }
+    }
+
+    async fn resume<'c>(&self, client: &'c Client, session: &Session) -> Verdict<(Incoming<'c>, Trial)> {
         let gone = || Reject::new(Code::UnknownSession, "the backend of this session is gone; initialize again");
         let member = self.pool.member(&session.backend).ok_or_else(gone)?;
         let target = member.backend.target_at(&session.address).ok_or_else(gone)?;
-        self.send(client, member, target).await.map_err(|trouble| refuse(&trouble, &member.backend))
-    }
-
-    async fn choose<'c>(&self, client: &'c Client) -> Verdict<Open<'c>> {
-        let mut tried = Tried::default();
-        while let Some((index, member)) = self.pool.pick(Ask { want: Want::Native, among: None }, &tried) {
-            let sent = match member.backend.target() {
-                Some(target) => self.send(client, member, target).await,
-                None => Err(Trouble::NotReady),
-            };
-            match sent {
-                Ok(open) => return Ok(open),
-                Err(trouble) if may_go_elsewhere(&trouble) => {
-                    log::warn!("backend {}: {trouble}; trying another", member.backend.name());
-                    tried.note(index);
-                }
-                Err(trouble) => return Err(refuse(&trouble, &member.backend)),
+        let begun = self.pool.resume(member, target, self.ask()).await;
+        let mut trial = begun.map_err(|why| tries::nobody(why, &self.pool.server))?;
+        match self.send(client, member, &trial.target).await {
+            Ok(incoming) => Ok((incoming, trial)),
+            Err(trouble) => {
+                trial.judge(tries::verdict(&trouble));
+                Err(refuse(&trouble, &member.backend))
             }
         }
-        Err(Reject::no_healthy_backend(&self.pool.server))
     }
 
-    async fn send<'c>(&self, client: &'c Client, member: &Member, target: Arc<Target>) -> Result<Open<'c>, Trouble> {
+    async fn send<'c>(&self, client: &'c Client, member: &Member, target: &Arc<Target>) -> Result<Incoming<'c>, Trouble> {
         let backend = &member.backend;
         let credential = backend.credential(client, self.on_behalf).await?;
         let head = self.head(member, credential.as_ref()).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
-        let working = Working::on(backend);
         let started = Instant::now();
-        let sent = client.send(&target, head, self.body.clone(), backend.conf.timeout).await;
+        let per_try = self.pool.policy.balancer.retries.per_try.filter(|_| self.session.is_none());
+        let wait = per_try.map_or(backend.conf.timeout, |per_try| per_try.0.min(backend.conf.timeout));
+        let sent = client.send(target, head, self.body.clone(), wait).await;
         backend.meter.count(ending(&sent), started.elapsed());
         // The credential it refuses is ours, and where it points to is behind us: neither concerns the client.
         match sent.as_ref().map(Incoming::status) {
@@ -96,7 +136,7 @@ impl Native<'_> {
             Ok(status) if status.is_redirection() && status != StatusCode::NOT_MODIFIED => return Err(Trouble::Status(status)),
             _ => {}
         }
-        Ok(Open { incoming: sent?, backend: Arc::clone(backend), working })
+        Ok(sent?)
     }
 
     fn head(&self, member: &Member, credential: Option<&HeaderValue>) -> Result<Outgoing, InvalidHeaderValue> {

@@ -28,31 +28,45 @@ pub struct Method {
     pub result: Option<&'static str>,
     /// Whether the answer comes in pages (`cursor`, `nextCursor`).
     pub paged: bool,
+    /// Whether it only reads, so that asking twice does no harm.
+    pub reads: bool,
 }
 
 const fn row(mcp: &'static str, rest: Option<&'static str>, named: Named, kind: Kind, result: Option<&'static str>, paged: bool) -> Method {
-    Method { mcp, rest, named, kind, result, paged }
+    Method { mcp, rest, named, kind, result, paged, reads: false }
+}
+
+/// A row that only reads.
+const fn reads(method: Method) -> Method {
+    Method { reads: true, ..method }
 }
 
 /// Every request a client may send; the order is that of the documentation.
 pub const METHODS: &[Method] = &[
-    row("tools/list", Some("list_tools"), Named::Nothing, Kind::Tool, Some("tools"), true),
+    reads(row("tools/list", Some("list_tools"), Named::Nothing, Kind::Tool, Some("tools"), true)),
     row("tools/call", Some("call_tool"), Named::Name, Kind::Tool, Some("content"), false),
-    row("resources/list", Some("list_resources"), Named::Nothing, Kind::Resource, Some("resources"), true),
-    row("resources/templates/list", Some("list_resource_templates"), Named::Nothing, Kind::Resource, Some("resourceTemplates"), true),
-    row("resources/read", Some("read_resource"), Named::Uri, Kind::Resource, Some("contents"), false),
-    row("prompts/list", Some("list_prompts"), Named::Nothing, Kind::Prompt, Some("prompts"), true),
-    row("prompts/get", Some("get_prompt"), Named::Name, Kind::Prompt, Some("messages"), false),
-    row("completion/complete", Some("complete"), Named::Reference, Kind::Prompt, Some("completion"), false),
-    row("ping", Some("ping"), Named::Nothing, Kind::Protocol, None, false),
+    reads(row("resources/list", Some("list_resources"), Named::Nothing, Kind::Resource, Some("resources"), true)),
+    reads(row(
+        "resources/templates/list",
+        Some("list_resource_templates"),
+        Named::Nothing,
+        Kind::Resource,
+        Some("resourceTemplates"),
+        true,
+    )),
+    reads(row("resources/read", Some("read_resource"), Named::Uri, Kind::Resource, Some("contents"), false)),
+    reads(row("prompts/list", Some("list_prompts"), Named::Nothing, Kind::Prompt, Some("prompts"), true)),
+    reads(row("prompts/get", Some("get_prompt"), Named::Name, Kind::Prompt, Some("messages"), false)),
+    reads(row("completion/complete", Some("complete"), Named::Reference, Kind::Prompt, Some("completion"), false)),
+    reads(row("ping", Some("ping"), Named::Nothing, Kind::Protocol, None, false)),
     row("initialize", None, Named::Nothing, Kind::Protocol, None, false),
-    row("server/discover", None, Named::Nothing, Kind::Protocol, None, false),
+    reads(row("server/discover", None, Named::Nothing, Kind::Protocol, None, false)),
     row("logging/setLevel", None, Named::Nothing, Kind::Protocol, None, false),
     row("resources/subscribe", None, Named::Uri, Kind::Resource, None, false),
     row("resources/unsubscribe", None, Named::Uri, Kind::Resource, None, false),
     row("subscriptions/listen", None, Named::Nothing, Kind::Protocol, None, false),
-    row("tasks/get", None, Named::TaskId, Kind::Task, None, false),
-    row("tasks/result", None, Named::TaskId, Kind::Task, None, false),
+    reads(row("tasks/get", None, Named::TaskId, Kind::Task, None, false)),
+    reads(row("tasks/result", None, Named::TaskId, Kind::Task, None, false)),
     row("tasks/update", None, Named::TaskId, Kind::Task, None, false),
     row("tasks/cancel", None, Named::TaskId, Kind::Task, None, false),
 ];

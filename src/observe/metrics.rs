@@ -45,6 +45,32 @@ impl Outcome {
     }
 }
 
+/// Why another backend is asked, as the `kind` label says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Nothing reached the one before.
+    Unsent,
+    /// The one before failed, and the request may be executed twice.
+    Repeat,
+    /// The one before is slow.
+    Hedge,
+    /// Not asked: the budget is used up.
+    OverBudget,
+}
+
+impl Retry {
+    const ALL: [Self; 4] = [Self::Unsent, Self::Repeat, Self::Hedge, Self::OverBudget];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Unsent => "unsent",
+            Self::Repeat => "repeat",
+            Self::Hedge => "hedge",
+            Self::OverBudget => "over_budget",
+        }
+    }
+}
+
 /// The registry and its families.
 pub struct Metrics {
     registry: Registry,
@@ -57,6 +83,9 @@ pub struct Metrics {
     backend_requests: IntCounterVec,
     backend_time: HistogramVec,
     backend_in_flight: IntGaugeVec,
+    breaker_state: IntGaugeVec,
+    tool_breaker_state: IntGaugeVec,
+    retries: [IntCounter; 4],
     auth_decisions: IntCounterVec,
     pub tenant_requests: IntCounterVec,
     pub reloads: IntCounterVec,
@@ -83,6 +112,17 @@ impl Metrics {
             backend_requests: counters(r, "backend_requests_total", "Requests sent to the backend.", &["backend", "status"]),
             backend_time: histograms(r, "backend_response_time_seconds", "Time to the backend's response header.", &["backend"], SECONDS),
             backend_in_flight: gauges(r, "backend_in_flight", "Requests the backend is working on.", &["backend"]),
+            breaker_state: gauges(r, "circuit_breaker_state", "0 closed, 1 half-open, 2 open.", &["backend"]),
+            tool_breaker_state: gauges(
+                r,
+                "tool_circuit_breaker_state",
+                "1 half-open, 2 open; closed ones are left out.",
+                &["backend", "server", "tool"],
+            ),
+            retries: {
+                let family = counters(r, "backend_retries_total", "Second attempts at other backends, and those not made.", &["kind"]);
+                Retry::ALL.map(|kind| family.with_label_values(&[kind.name()]))
+            },
             auth_decisions: counters(r, "auth_decisions_total", "Callers recognised or refused.", &["way", "decision"]),
             tenant_requests: counters(
                 r,
@@ -135,9 +175,25 @@ impl Metrics {
         }
     }
 
+    pub fn retry(&self, kind: Retry) {
+        self.retries[kind as usize].inc();
+    }
+
+    /// Says where breakers stand; asked for at each exposition, since an open one becomes half-open by time alone.
+    pub fn breakers<'b>(&self, states: impl Iterator<Item = (&'b str, i64)>, tools: impl Iterator<Item = ([String; 3], i64)>) {
+        for (backend, level) in states {
+            self.breaker_state.with_label_values(&[backend]).set(level);
+        }
+        self.tool_breaker_state.reset();
+        for (labels, level) in tools {
+            self.tool_breaker_state.with_label_values(&labels).set(level);
+        }
+    }
+
     /// Drops the series of a backend that is configured no more.
     pub fn forget_backend(&self, name: &str) {
         let _ = self.backend_up.remove_label_values(&[name]);
+        let _ = self.breaker_state.remove_label_values(&[name]);
         let _ = self.backend_time.remove_label_values(&[name]);
         let _ = self.backend_in_flight.remove_label_values(&[name]);
         for status in STATUSES {

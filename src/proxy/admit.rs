@@ -45,6 +45,8 @@ pub struct Native<'b> {
     pub principal: Arc<Principal>,
     /// The caller's token, where a backend is asked on its behalf.
     pub token: Option<String>,
+    /// What the caller is known by, where it should meet the same backend again.
+    pub affinity: Option<u64>,
     /// What is asked, by a single request or notification.
     pub call: Option<Call<'b>>,
     /// Whether the answer may list what the caller is not to see.
@@ -61,6 +63,8 @@ pub struct Rest<'b> {
     pub principal: Arc<Principal>,
     /// The caller's token, where a backend is asked on its behalf.
     pub token: Option<String>,
+    /// What the caller is known by, where it should meet the same backend again.
+    pub affinity: Option<u64>,
     pub payload: rest::Payload<'b>,
     pub form: Form,
 }
@@ -114,7 +118,8 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     match route {
         Route::Rest { form, .. } => {
             let token = who::token(&pool, &caller.principal, &client.req_header().headers);
-            rest(ctx, caller, pool, read, form).map(|plan| Plan::Rest(Rest { token, ..plan }))
+            let affinity = who::affinity(&pool, &caller.principal, ctx, &client.req_header().headers);
+            rest(ctx, caller, pool, read, form).map(|plan| Plan::Rest(Rest { token, affinity, ..plan }))
         }
         _ => native(state, client, ctx, caller, pool, read).map(Plan::Native),
     }
@@ -132,7 +137,7 @@ fn rest<'b>(ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes, form: F
         rest::Payload::One(request) => rest::Payload::One(judged(request)?),
         rest::Payload::Batch(requests) => rest::Payload::Batch(requests.into_iter().map(|request| request.and_then(judged)).collect()),
     };
-    Ok(Rest { pool, principal: caller.principal, token: None, payload, form })
+    Ok(Rest { pool, principal: caller.principal, token: None, affinity: None, payload, form })
 }
 
 fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes) -> Verdict<Native<'b>> {
@@ -168,7 +173,8 @@ fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, 
     // A stream may replay what was asked elsewhere.
     let may_list = request.method == Method::GET || calls().any(|call| !call.is_named);
     let token = who::token(&pool, &caller.principal, &request.headers);
-    Ok(Native { pool, principal: caller.principal, token, call, may_list, session, body: body.clone() })
+    let affinity = who::affinity(&pool, &caller.principal, ctx, &request.headers);
+    Ok(Native { pool, principal: caller.principal, token, affinity, call, may_list, session, body: body.clone() })
 }
 
 /// May they, and are the arguments such as the tool takes.

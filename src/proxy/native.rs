@@ -13,7 +13,7 @@ use super::admit::Native;
 use super::ctx::Ctx;
 use super::record::outcome_of;
 use super::reply::{self, left};
-use crate::egress::{Failure, Incoming};
+use crate::egress::Failure;
 use crate::exchange::native::{self, Open};
 use crate::exchange::relay::{self, End, Patience};
 use crate::exchange::sight::Sight;
@@ -23,6 +23,7 @@ use crate::mcp::session::Session;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, Verdict};
 use crate::snapshot::State;
+use crate::upstream::breaker;
 use crate::upstream::exchange::OnBehalf;
 
 /// Bytes of the longest list that is filtered.
@@ -52,7 +53,7 @@ async fn answer(
     plan: &Native<'_>,
     opened: Open<'_>,
 ) -> (Outcome, Result<Verdict<()>>) {
-    ctx.told.backend = Some(opened.backend.name().to_owned());
+    ctx.told.backend = Some(opened.backend().name().to_owned());
     let status = opened.incoming.status();
     let head = match head(state, client, ctx, plan, &opened) {
         Ok(head) => head,
@@ -63,14 +64,16 @@ async fn answer(
     }
     let is_short = opened.incoming.announced().is_some_and(|length| length <= JUDGED) && !opened.incoming.is_event_stream();
     if !is_short {
-        return relayed(state, client, ctx, opened.incoming, head).await;
+        return relayed(state, client, ctx, opened, head).await;
     }
-    let timeout = opened.backend.conf.timeout;
+    let Open { incoming, mut trial } = opened;
+    let timeout = trial.backend.conf.timeout;
     let collected = tokio::select! {
         biased;
-        collected = tokio::time::timeout(timeout, opened.incoming.collect(JUDGED)) => collected.unwrap_or(Err(Failure::TimedOut)),
+        collected = tokio::time::timeout(timeout, incoming.collect(JUDGED)) => collected.unwrap_or(Err(Failure::TimedOut)),
         () = relay::departure(client) => return (Outcome::Abandoned, Err(left())),
     };
+    trial.judge(collected.as_ref().map_or(breaker::Verdict::Failed, |_| breaker::Verdict::Passed));
     match collected {
         Ok(body) => {
             let outcome = judge(status, &body);
@@ -78,7 +81,7 @@ async fn answer(
             (outcome, write(client, head, body).await.map(Ok))
         }
         Err(failure) => {
-            let reject = crate::exchange::refuse(&failure.into(), &opened.backend);
+            let reject = crate::exchange::refuse(&failure.into(), &trial.backend);
             (Outcome::Failed, Ok(Err(reject)))
         }
     }
@@ -106,6 +109,9 @@ async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan:
         method: method(&request.method),
         lines: native::forwarded(&request.headers, request.method == http::Method::GET),
         body: plan.body.clone(),
+        call: plan.call.as_ref(),
+        affinity: plan.affinity,
+        metrics: &state.shared.metrics,
         session: plan.session.as_ref(),
         on_behalf: plan.token.as_deref().map(OnBehalf::new),
         trace: ctx.trace(),
@@ -133,7 +139,7 @@ fn seal(state: &State, plan: &Native<'_>, opened: &Open<'_>, head: &mut Response
     }
     let id = opened.incoming.text(headers::SESSION).unwrap_or_default();
     let address = opened.incoming.address().to_string();
-    let session = Session { backend: opened.backend.name().to_owned(), address, id: id.to_owned() };
+    let session = Session { backend: opened.backend().name().to_owned(), address, id: id.to_owned() };
     let sealed = state.shared.sealer.seal(&plan.pool.server, plan.principal.binding(), &session);
     let sealed = sealed.and_then(|token| HeaderValue::from_str(&token).ok());
     let sealed = sealed.ok_or_else(|| Reject::new(Code::BackendFailed, "the backend gave a session id that cannot be carried"))?;
@@ -144,19 +150,34 @@ async fn relayed(
     state: &State,
     client: &mut ServerSession,
     ctx: &mut Ctx,
-    incoming: Incoming<'_>,
+    opened: Open<'_>,
     head: ResponseHeader,
 ) -> (Outcome, Result<Verdict<()>>) {
+    let Open { incoming, mut trial } = opened;
     let status = head.status;
     let limits = &ctx.snapshot.config.server.limits;
     let is_stream = incoming.is_event_stream();
+    if is_stream {
+        // It answered; how long it goes on talking is another matter.
+        trial.judge(breaker::Verdict::Passed);
+    }
     let patience = if is_stream { Patience::Idle(limits.stream_idle) } else { Patience::Whole(limits.request_timeout) };
     if client.write_response_header(Box::new(head)).await.is_err() {
         return (Outcome::Abandoned, Err(left()));
     }
     let _counted = is_stream.then(|| Streaming::begin(state));
     let end = relay::body(client, incoming, patience, &state.shared.life, None).await;
+    trial.judge(how(&end));
     settle(ctx, status, end)
+}
+
+/// What the end of an answer says about its backend.
+fn how(end: &End) -> breaker::Verdict {
+    match end {
+        End::Whole { .. } => breaker::Verdict::Passed,
+        End::Cut { .. } => breaker::Verdict::Failed,
+        End::Closed { .. } | End::ClientGone { .. } => breaker::Verdict::Void,
+    }
 }
 
 fn settle(ctx: &mut Ctx, status: http::StatusCode, end: End) -> (Outcome, Result<Verdict<()>>) {
@@ -187,7 +208,7 @@ async fn filtered(
 ) -> (Outcome, Result<Verdict<()>>) {
     let status = head.status;
     let keeps = |kind, name: &str| sight.keeps(kind, name);
-    let unreadable = || Reject::new(Code::BackendFailed, format!("backend {} gave a list that cannot be read", opened.backend.name()));
+    let unreadable = || Reject::new(Code::BackendFailed, format!("backend {} gave a list that cannot be read", opened.backend().name()));
     // A coding we did not ask for hides what is listed.
     if opened.incoming.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
         return (Outcome::Failed, Ok(Err(unreadable())));
@@ -200,18 +221,23 @@ async fn filtered(
         let _counted = Streaming::begin(state);
         let patience = Patience::Idle(ctx.snapshot.config.server.limits.stream_idle);
         let mut stream = filter::Stream::new(&keeps);
-        let end = relay::body(client, opened.incoming, patience, &state.shared.life, Some(&mut stream)).await;
+        let Open { incoming, mut trial } = opened;
+        trial.judge(breaker::Verdict::Passed);
+        let end = relay::body(client, incoming, patience, &state.shared.life, Some(&mut stream)).await;
         return settle(ctx, status, end);
     }
     let unreadable = unreadable();
+    let Open { incoming, mut trial } = opened;
+    let timeout = trial.backend.conf.timeout;
     let collected = tokio::select! {
         biased;
-        collected = tokio::time::timeout(opened.backend.conf.timeout, opened.incoming.collect(MAX_LIST)) => collected.unwrap_or(Err(Failure::TimedOut)),
+        collected = tokio::time::timeout(timeout, incoming.collect(MAX_LIST)) => collected.unwrap_or(Err(Failure::TimedOut)),
         () = relay::departure(client) => return (Outcome::Abandoned, Err(left())),
     };
+    trial.judge(collected.as_ref().map_or(breaker::Verdict::Failed, |_| breaker::Verdict::Passed));
     let body = match collected {
         Ok(body) => body,
-        Err(failure) => return (Outcome::Failed, Ok(Err(crate::exchange::refuse(&failure.into(), &opened.backend)))),
+        Err(failure) => return (Outcome::Failed, Ok(Err(crate::exchange::refuse(&failure.into(), &trial.backend)))),
     };
     let kept = match filter::message(&body, &keeps) {
         Ok(kept) => kept,

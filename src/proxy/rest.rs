@@ -104,6 +104,8 @@ fn call<'c>(
         sight: if request.method.paged { Sight::of(&ctx.snapshot, &plan.principal, &plan.pool.server) } else { None },
         trace: ctx.trace(),
         started: ctx.arrival.started,
+        affinity: plan.affinity,
+        metrics: &state.shared.metrics,
         notices,
     }
 }

@@ -2,6 +2,7 @@
 //! permission meet HTTP. Every decision is told to the audit log here.
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use crate::auth::challenge::{self, Wrong};
 use crate::auth::permit::Denial;
 use crate::auth::{Denied, Request, credential};
 use crate::call::Call;
+use crate::config::traffic::{Affinity, Strategy};
 use crate::extend::Arriving;
+use crate::mcp::headers;
 use crate::principal::{Principal, Way};
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::Route;
@@ -119,6 +122,26 @@ pub fn token(pool: &Pool, principal: &Principal, headers: &HeaderMap) -> Option<
         return None;
     }
     credential::find(headers, None).ok()?.bearer.map(str::to_owned)
+}
+
+/// What the caller is known by, where the pool's strategy keeps callers at a backend; `None` where that is not told.
+pub fn affinity(pool: &Pool, principal: &Principal, ctx: &Ctx, headers: &HeaderMap) -> Option<u64> {
+    let Strategy::ConsistentHash(by) = &pool.policy.balancer.strategy else { return None };
+    let mut hasher = DefaultHasher::new();
+    let subject = |hasher: &mut DefaultHasher| match principal.way {
+        Way::Anonymous => ctx.arrival.client.address.hash(hasher),
+        _ => principal.binding().hash(hasher),
+    };
+    match by {
+        Affinity::Subject => subject(&mut hasher),
+        Affinity::Session => match headers.get(headers::SESSION) {
+            Some(session) => session.as_bytes().hash(&mut hasher),
+            None => subject(&mut hasher),
+        },
+        Affinity::Tenant => principal.identity.tenant.as_ref()?.hash(&mut hasher),
+        Affinity::Header(name) => headers.get(name)?.as_bytes().hash(&mut hasher),
+    }
+    Some(hasher.finish())
 }
 
 impl Caller {

@@ -80,12 +80,15 @@ impl Admin {
             (&Method::GET, "/ready") => super::page(&self.state, &snapshot, Route::Ready, None),
             (&Method::GET, "/metrics") => Ok(super::metrics(&self.state)),
             (&Method::GET, "/admin/config") => Ok(json_page(&Effective { revision: snapshot.revision, config: &snapshot.config })),
+            (&Method::GET, "/admin/breakers") => Ok(super::breakers::page(&snapshot)),
             (&Method::GET, "/admin/csrf") => Ok(json_page(&json!({ "token": self.csrf.issue() }))),
             (&Method::POST, "/admin/reload") => self.reload().await,
             (method, path) if path == "/admin/keys" || path.starts_with("/admin/keys/") => {
                 super::keys::answer(&snapshot, client, &method.clone(), path).await
             }
-            (_, "/health" | "/ready" | "/metrics" | "/admin/config" | "/admin/csrf") => Err(Reject::method_not_allowed("GET")),
+            (_, "/health" | "/ready" | "/metrics" | "/admin/config" | "/admin/breakers" | "/admin/csrf") => {
+                Err(Reject::method_not_allowed("GET"))
+            }
             (_, "/admin/reload") => Err(Reject::method_not_allowed("POST")),
             _ => Err(Reject::new(Code::NotFound, "no such path on the admin listener")),
         }

@@ -11,7 +11,6 @@ struct Health {
     status: &'static str,
     version: &'static str,
     backends: Backends,
-    /// Empty until there are circuit breakers.
     circuit_breakers: std::collections::BTreeMap<String, &'static str>,
     timestamp: String,
 }
@@ -36,7 +35,7 @@ pub fn health(snapshot: &Snapshot) -> Page {
         status,
         version: env!("CARGO_PKG_VERSION"),
         backends: Backends { total, healthy, unhealthy: total - healthy },
-        circuit_breakers: std::collections::BTreeMap::new(),
+        circuit_breakers: super::breakers::by_backend(snapshot),
         timestamp: format!("{:.0}", jiff::Timestamp::now()),
     };
     json(200, &health)

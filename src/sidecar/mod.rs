@@ -3,6 +3,7 @@
 //! background service (`bootstrap/caretaker`), never on the request path.
 
 pub mod admin;
+mod breakers;
 mod csrf;
 mod docs;
 mod health;
@@ -63,6 +64,7 @@ fn is_resource(path: &str) -> bool {
 }
 
 fn metrics(state: &State) -> Page {
+    breakers::note(state);
     Page {
         content_type: "text/plain; version=0.0.4; charset=utf-8".into(),
         headers: vec![(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))],

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::header::InvalidHeaderValue;
 use http::{HeaderValue, StatusCode};
 use pingora::time::timeout;
-use prometheus::IntGauge;
 use tokio::sync::mpsc;
 
 use super::backend::Backend;
@@ -108,14 +107,13 @@ pub struct Reply {
     pub body: Bytes,
 }
 
-/// Asks, in the era the backend is known to speak, at any of its healthy addresses.
+/// Asks, in the era the backend is known to speak, at one of its addresses.
 ///
 /// # Errors
 /// Why no answer came. A JSON-RPC error is an answer.
-pub async fn ask(client: &Client, backend: &Backend, question: &Question<'_>) -> Result<Reply, Trouble> {
+pub async fn ask(client: &Client, backend: &Backend, target: &Arc<Target>, question: &Question<'_>) -> Result<Reply, Trouble> {
     let Some(Speaks::Mcp(era)) = backend.speaks() else { return Err(Trouble::NotReady) };
-    let target = backend.target().ok_or(Trouble::NotReady)?;
-    ask_at(client, backend, &target, era, question).await
+    ask_at(client, backend, target, era, question).await
 }
 
 /// Asks at one address, healthy or not, in a given era.
@@ -232,7 +230,6 @@ impl Exchange<'_, '_> {
         let id = next_id();
         let era = if manner.session().is_some() { Era::Legacy } else { Era::Modern };
         let body = (self.question.encode)(era, id);
-        let _working = Working::on(self.backend);
         let unanswered = Unanswered::of(self, id, manner);
         let exchanged = async { self.answer(self.post(body.into(), manner, self.remaining()).await?, id, manner).await };
         let result = exchanged.await;
@@ -289,22 +286,6 @@ impl Exchange<'_, '_> {
             head.text("mcp-name", &headers::encode(name))?;
         }
         self.question.params.iter().try_for_each(|(name, value)| head.text(name, value))
-    }
-}
-
-/// Counts a request in flight for as long as it lives.
-pub struct Working(IntGauge);
-
-impl Working {
-    pub fn on(backend: &Backend) -> Self {
-        backend.meter.in_flight.inc();
-        Self(backend.meter.in_flight.clone())
-    }
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

@@ -1,20 +1,26 @@
 //! One backend at run time: its addresses and their health (Pingora's `Backends`), what it told about itself, and our
 //! sessions with it. Lives on through reloads as long as its configuration stays the same.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use pingora::lb::Backends;
 
 use super::ask::Trouble;
+use super::breaker::{Breaker, State};
 use super::exchange::{Exchanger, OnBehalf};
 use super::facts::{Facts, Speaks};
 use super::health::Check;
+use super::outlier::Outlier;
 use super::peer::Resolver;
+use super::room::Room;
 use super::session_pool::SessionPool;
+use crate::config::traffic::Thresholds;
 use crate::config::{self, Protocol};
 use crate::egress::dial::Dialer;
 use crate::egress::{AGENT, Client, Outgoing, Target};
@@ -23,7 +29,7 @@ use crate::observe::metrics::{BackendMeter, Metrics};
 /// One instance that serves MCP servers.
 pub struct Backend {
     pub conf: Arc<config::Backend>,
-    pub thresholds: config::LoadBalancer,
+    pub thresholds: Thresholds,
     /// `Host` of our requests.
     pub authority: HeaderValue,
     /// `Authorization` of our requests.
@@ -31,6 +37,15 @@ pub struct Backend {
     exchanger: Option<Exchanger>,
     pub meter: BackendMeter,
     pub sessions: SessionPool,
+    pub breaker: Breaker,
+    /// Those of single tools, by server and tool.
+    tool_breakers: Mutex<HashMap<(String, String), Arc<Breaker>>>,
+    pub outlier: Outlier,
+    /// Where `max_in_flight` bounds what it is given.
+    pub room: Option<Room>,
+    origin: Instant,
+    /// Milliseconds after `origin` when it last became healthy.
+    recovered: AtomicU64,
     facts: ArcSwap<Facts>,
     addresses: Backends,
     dialer: Dialer,
@@ -44,12 +59,7 @@ pub struct Backend {
 impl Backend {
     /// # Errors
     /// When something its configuration names cannot be used (a CA file).
-    pub fn new(
-        conf: &Arc<config::Backend>,
-        thresholds: &config::LoadBalancer,
-        metrics: &Metrics,
-        probes: &Arc<Client>,
-    ) -> Result<Arc<Self>, String> {
+    pub fn new(conf: &Arc<config::Backend>, thresholds: Thresholds, metrics: &Metrics, probes: &Arc<Client>) -> Result<Arc<Self>, String> {
         let dialer = Dialer::new(&conf.name, &conf.url, conf.tls.sni.as_deref(), conf.tls.ca.as_ref())?;
         let mut exchanger = conf.exchange.as_ref().map(Exchanger::new).transpose()?;
         let backend = Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
@@ -68,7 +78,13 @@ impl Backend {
                 turn: AtomicUsize::new(0),
                 checked: AtomicI64::new(0),
                 conf: Arc::clone(conf),
-                thresholds: thresholds.clone(),
+                thresholds,
+                breaker: Breaker::default(),
+                tool_breakers: Mutex::default(),
+                outlier: Outlier::default(),
+                room: (conf.max_in_flight > 0).then(|| Room::new(conf.max_in_flight)),
+                origin: Instant::now(),
+                recovered: AtomicU64::new(0),
             }
         });
         Ok(backend)
@@ -210,8 +226,30 @@ impl Backend {
         if !same {
             self.ready.store(Arc::new(addresses.iter().map(|address| self.dial(*address)).collect()));
         }
-        self.meter.up.set(i64::from(self.is_healthy()));
-        was != self.is_healthy()
+        let is = self.is_healthy();
+        if is && !was {
+            self.recovered.store(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        self.meter.up.set(i64::from(is));
+        was != is
+    }
+
+    /// How long it has been healthy.
+    pub fn healthy_for(&self) -> Duration {
+        self.origin.elapsed().saturating_sub(Duration::from_millis(self.recovered.load(Ordering::Relaxed)))
+    }
+
+    /// The breaker of one tool of one server, made when first asked for.
+    pub fn tool_breaker(&self, server: &str, tool: &str) -> Arc<Breaker> {
+        let mut breakers = self.tool_breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(breakers.entry((server.to_owned(), tool.to_owned())).or_default())
+    }
+
+    /// Where its tools' breakers stand, those that are closed left out.
+    pub fn tool_states(&self, now: Instant) -> Vec<(String, String, State)> {
+        let breakers = self.tool_breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let states = breakers.iter().map(|((server, tool), breaker)| (server.clone(), tool.clone(), breaker.state(now)));
+        states.filter(|(.., state)| *state != State::Closed).collect()
     }
 
     /// When its health was last checked.

@@ -177,6 +177,16 @@ struct Listed<'b> {
     name: String,
     #[serde(borrow, rename = "inputSchema")]
     schema: Option<&'b RawValue>,
+    #[serde(default)]
+    annotations: Annotations,
+}
+
+#[derive(Deserialize, Default)]
+struct Annotations {
+    #[serde(rename = "readOnlyHint", default)]
+    read_only: Option<bool>,
+    #[serde(rename = "idempotentHint", default)]
+    idempotent: Option<bool>,
 }
 
 async fn tools(client: &Client, backend: &Backend, server: &str) -> Result<BTreeMap<String, Tool>, String> {
@@ -185,7 +195,8 @@ async fn tools(client: &Client, backend: &Backend, server: &str) -> Result<BTree
     let mut cursor: Option<String> = None;
     for _ in 0..MAX_PAGES {
         let encode = |era, id| request(method.mcp, era, id, cursor.as_deref());
-        let reply = ask::ask(client, backend, &plain(server, method.mcp, &encode, WAIT)).await.map_err(|e| e.to_string())?;
+        let target = backend.target().ok_or("no healthy address")?;
+        let reply = ask::ask(client, backend, &target, &plain(server, method.mcp, &encode, WAIT)).await.map_err(|e| e.to_string())?;
         let next = read_page(method, &reply, &mut tools)?;
         if next.is_none() || next == cursor {
             break;
@@ -204,11 +215,16 @@ fn read_page(method: &Method, reply: &Reply, tools: &mut BTreeMap<String, Tool>)
     };
     let page = rest::page(method, &result).map_err(|e| e.to_string())?;
     let listed: Vec<Listed<'_>> = serde_json::from_str(page.whole).map_err(|e| e.to_string())?;
-    let known = |schema: Option<&RawValue>| Tool {
-        params: schema.map(headers::params).unwrap_or_default(),
-        schema: schema.map(|schema| Arc::new(Schema::new(schema))),
+    let known = |tool: &Listed<'_>| Tool {
+        params: tool.schema.map(headers::params).unwrap_or_default(),
+        schema: tool.schema.map(|schema| Arc::new(Schema::new(schema))),
+        read_only: tool.annotations.read_only == Some(true),
+        idempotent: tool.annotations.idempotent == Some(true),
     };
-    tools.extend(listed.into_iter().map(|tool| (tool.name, known(tool.schema))));
+    tools.extend(listed.into_iter().map(|tool| {
+        let facts = known(&tool);
+        (tool.name, facts)
+    }));
     Ok(page.next.map(std::borrow::Cow::into_owned))
 }
 

@@ -61,4 +61,8 @@ pub struct Tool {
     pub params: Vec<Param>,
     /// What its arguments must be, where they are checked (`server.validate_arguments`); compiled when first used.
     pub schema: Option<Arc<Schema>>,
+    /// What its server declares: that it changes nothing (`readOnlyHint`), or nothing more the second time
+    /// (`idempotentHint`).
+    pub read_only: bool,
+    pub idempotent: bool,
 }

@@ -18,7 +18,8 @@ use super::ask::{self, Trouble};
 use super::backend::Backend;
 use super::facts::Speaks;
 use crate::call::Era;
-use crate::config::{LoadBalancer, Probe, Protocol};
+use crate::config::traffic::Thresholds;
+use crate::config::{Probe, Protocol};
 use crate::egress::{Client, Target};
 
 /// The health check of one backend.
@@ -35,8 +36,8 @@ pub struct Check {
 }
 
 impl Check {
-    pub fn new(backend: Weak<Backend>, client: Arc<Client>, thresholds: &LoadBalancer) -> Self {
-        let (unhealthy, healthy) = (thresholds.unhealthy_threshold, thresholds.healthy_threshold);
+    pub fn new(backend: Weak<Backend>, client: Arc<Client>, thresholds: Thresholds) -> Self {
+        let Thresholds { unhealthy, healthy } = thresholds;
         Self { backend, client, unhealthy, healthy, proven: Mutex::default(), judged: AtomicBool::new(false) }
     }
 

@@ -1,7 +1,9 @@
 //! Everything behind us. `Upstream` is the set of backends of one configuration and the directory of their servers;
 //! `tend` is the background loop that keeps one backend's addresses, health and facts fresh.
 //!
-//! Reading order: `backend` (one instance), `pool` (who serves what), `balance` (whose turn), `ask` and `answer` (one
+//! Reading order: `backend` (one instance), `pool` (who serves what, and who is asked), `balance` (whose turn), `trial` (one
+//! request at one backend), `breaker`, `outlier` and `room` (when a backend is left alone), `budget` (how often is tried
+//! again), `policy` (what of the configuration governs all that), `ask` and `answer` (one
 //! JSON-RPC request to one backend), `cancel` (a request nobody waits for), `exchange` (tokens on a caller's behalf), `session_pool` (our
 //! legacy sessions), `catalog` (learning), `health`, `peer`, `facts`.
 
@@ -9,14 +11,22 @@ mod answer;
 pub mod ask;
 pub mod backend;
 pub mod balance;
+pub mod breaker;
+mod budget;
 mod cancel;
 pub mod catalog;
 pub mod exchange;
 pub mod facts;
+mod field;
 pub mod health;
+pub mod outlier;
 pub mod peer;
+pub mod policy;
 pub mod pool;
+pub mod room;
 pub mod session_pool;
+pub mod trial;
+mod window;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +36,7 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 
 use self::backend::Backend;
+use self::policy::Policy;
 use self::pool::{Directory, Pool};
 use crate::config::Config;
 use crate::egress::Client;
@@ -42,6 +53,7 @@ const ENDINGS: usize = 16;
 /// The backends of one configuration and who serves what among them.
 pub struct Upstream {
     pub backends: Vec<Arc<Backend>>,
+    policy: Arc<Policy>,
     directory: ArcSwap<Directory>,
 }
 
@@ -52,14 +64,18 @@ impl Upstream {
     /// What a backend names that cannot be used.
     pub fn build(config: &Config, old: Option<&Self>, metrics: &Metrics, probes: &Arc<Client>) -> Result<Self, String> {
         let backends = config.backends.iter().map(|conf| {
-            let same = |backend: &&Arc<Backend>| backend.conf == *conf && backend.thresholds == config.load_balancer;
+            let thresholds = config.load_balancer.thresholds;
+            let same = |backend: &&Arc<Backend>| backend.conf == *conf && backend.thresholds == thresholds;
             let kept = old.and_then(|old| old.backends.iter().find(same));
             match kept {
                 Some(backend) => Ok(Arc::clone(backend)),
-                None => Backend::new(conf, &config.load_balancer, metrics, probes).map_err(|e| format!("backend {}: {e}", conf.name)),
+                None => Backend::new(conf, thresholds, metrics, probes).map_err(|e| format!("backend {}: {e}", conf.name)),
             }
         });
-        let upstream = Self { backends: backends.collect::<Result<_, _>>()?, directory: ArcSwap::default() };
+        let backends = backends.collect::<Result<_, _>>()?;
+        let kept = old.map(|old| &old.policy).filter(|policy| policy.is_of(config)).cloned();
+        let policy = kept.unwrap_or_else(|| Arc::new(Policy::new(config)));
+        let upstream = Self { backends, policy, directory: ArcSwap::default() };
         if let Some(old) = old {
             upstream.directory.store(old.directory.load_full());
         }
@@ -69,7 +85,7 @@ impl Upstream {
 
     /// Rebuilds the directory from what the backends told.
     pub fn gather(&self) {
-        self.directory.rcu(|old| Directory::gather(&self.backends, old));
+        self.directory.rcu(|old| Directory::gather(&self.backends, &self.policy, old));
     }
 
     pub fn directory(&self) -> arc_swap::Guard<Arc<Directory>> {

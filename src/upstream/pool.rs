@@ -3,12 +3,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::backend::Backend;
-use super::balance::{Balance, Standing};
+use super::balance::Balance;
+use super::budget::Budget;
 use super::facts::Tool;
+use super::field::Field;
+use super::policy::{Policy, ToolGuard};
+use super::room::{Place, Room};
+use super::trial::Trial;
 use crate::call::Call;
 use crate::config::Among;
+use crate::egress::Target;
 use crate::mcp::method::METHODS;
 use crate::observe::metrics::{Meter, Metrics};
 use crate::reject::Verdict;
@@ -28,10 +35,16 @@ pub struct Ask<'a> {
     pub want: Want,
     /// The backends a routing rule names; `None` is all of the pool.
     pub among: Option<&'a Among>,
+    /// The tool that is called.
+    pub tool: Option<&'a str>,
+    /// What the caller is known by, where it should meet the same backend again.
+    pub affinity: Option<u64>,
+    /// Whether it stays open for as long as the caller likes, and so takes no place from others.
+    pub stays: bool,
 }
 
-/// The attempts of one request that never reached a backend.
-#[derive(Default)]
+/// The attempts of one request that came to nothing.
+#[derive(Debug, Clone, Default)]
 pub struct Tried(Vec<usize>);
 
 impl Tried {
@@ -40,9 +53,20 @@ impl Tried {
     }
 
     /// Whether every healthy address of a member was tried; they are dialled in turn.
-    fn all_of(&self, index: usize, member: &Member) -> bool {
-        self.0.iter().filter(|tried| **tried == index).count() >= member.backend.ready()
+    pub(super) fn all_of(&self, index: usize, member: &Member) -> bool {
+        self.0.iter().filter(|tried| **tried == index).count() >= member.backend.ready().max(1)
     }
+}
+
+/// Why nobody was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoChoice {
+    /// Nobody is healthy, or everybody was tried.
+    Nobody,
+    /// Whoever could serve is left alone by a circuit breaker, for this long.
+    Open(Duration),
+    /// Whoever could serve has all it may have.
+    Full,
 }
 
 /// One backend as a member of a pool.
@@ -52,33 +76,57 @@ pub struct Member {
     pub path: String,
     /// The tools it told, by name; `None` while unknown.
     pub tools: Option<Arc<BTreeMap<String, Tool>>>,
+    /// The breakers of single tools.
+    guards: HashMap<String, Arc<ToolGuard>>,
 }
 
 /// One MCP server and the backends that serve it.
 pub struct Pool {
     pub server: Arc<str>,
     pub members: Vec<Member>,
+    pub policy: Arc<Policy>,
+    pub budget: Budget,
     balance: Balance,
     meters: Meters,
 }
 
 impl Pool {
-    fn new(server: &str, members: Vec<Member>) -> Self {
-        let weights = members.iter().map(|member| member.backend.conf.weight).collect();
+    fn new(server: &str, members: Vec<Member>, policy: &Arc<Policy>) -> Self {
         let tools = members.iter().filter_map(|member| member.tools.as_deref()).flat_map(BTreeMap::keys).cloned();
         let meters =
             Meters { methods: Default::default(), tools: tools.map(|tool| (tool, OnceLock::new())).collect(), other: OnceLock::new() };
-        Self { server: server.into(), members, balance: Balance::new(weights), meters }
+        let (balance, policy) = (Balance::new(members.len()), Arc::clone(policy));
+        Self { server: server.into(), members, policy, budget: Budget::default(), balance, meters }
     }
 
-    /// The next member in turn that is healthy, can do what is wanted and is not in `tried`.
-    pub fn pick(&self, ask: Ask<'_>, tried: &Tried) -> Option<(usize, &Member)> {
-        let chosen = self.balance.pick(|i| match &self.members[i] {
-            member if !member.backend.is_healthy() => Standing::Out,
-            member if tried.all_of(i, member) || !member.can(ask) => Standing::Passed,
-            _ => Standing::Good,
-        })?;
-        Some((chosen, &self.members[chosen]))
+    /// Chooses a member and begins a request at it, waiting for a place where it has all it may have.
+    ///
+    /// # Errors
+    /// Why nobody can be asked.
+    pub async fn choose(&self, ask: Ask<'_>, tried: &Tried) -> Result<(usize, Trial), NoChoice> {
+        let mut tried = tried.clone();
+        loop {
+            let (index, panics) = {
+                let mut field = Field::new(self, ask, &tried);
+                let index = field.choose(&self.balance).ok_or_else(|| field.why_nobody())?;
+                (index, field.panics)
+            };
+            // A breaker that was asked just now may have let somebody else through meanwhile; then choose again.
+            match self.members[index].begin(ask, &self.policy, panics).await? {
+                Some(trial) => return Ok((index, trial)),
+                None => tried.note(index),
+            }
+        }
+    }
+
+    /// Begins a request at a member that nobody else can stand in for.
+    ///
+    /// # Errors
+    /// Why it cannot be asked.
+    pub async fn resume(&self, member: &Member, target: Arc<Target>, ask: Ask<'_>) -> Result<Trial, NoChoice> {
+        let place = member.place(ask, &self.policy).await?;
+        let begun = Trial::begin(&member.backend, target, &self.policy, member.guard(ask), place);
+        begun.ok_or_else(|| NoChoice::Open(member.wait(ask, &self.policy, Instant::now()).unwrap_or_default()))
     }
 
     /// The member that is the named backend.
@@ -125,7 +173,7 @@ impl Pool {
 }
 
 impl Member {
-    fn can(&self, ask: Ask<'_>) -> bool {
+    pub(super) fn can(&self, ask: Ask<'_>) -> bool {
         let speaks = match ask.want {
             Want::Native => self.backend.takes_native(),
             Want::Rest => self.backend.speaks().is_some(),
@@ -133,9 +181,38 @@ impl Member {
         speaks && ask.among.is_none_or(|among| among.admits(&self.backend.conf))
     }
 
-    /// The headers that the arguments of a tool call must also travel in.
+    /// What is known of one of its tools.
     pub fn tool(&self, name: &str) -> Option<&Tool> {
         self.tools.as_ref()?.get(name)
+    }
+
+    fn guard(&self, ask: Ask<'_>) -> Option<&Arc<ToolGuard>> {
+        self.guards.get(ask.tool?)
+    }
+
+    /// How long its breakers let nothing through; `None` if they do now.
+    pub(super) fn wait(&self, ask: Ask<'_>, policy: &Policy, now: Instant) -> Option<Duration> {
+        let own = policy.breaker.backend.as_ref().and_then(|conf| self.backend.breaker.wait(now, conf));
+        let tool = self.guard(ask).and_then(|guard| guard.breaker.wait(now, &guard.conf));
+        own.max(tool)
+    }
+
+    pub(super) fn is_full(&self, ask: Ask<'_>) -> bool {
+        !ask.stays && self.backend.room.as_ref().is_some_and(Room::is_full)
+    }
+
+    async fn place(&self, ask: Ask<'_>, policy: &Policy) -> Result<Option<Place>, NoChoice> {
+        match self.backend.room.as_ref().filter(|_| !ask.stays) {
+            None => Ok(None),
+            Some(room) => room.enter(&policy.balancer.queue).await.map(Some).map_err(|_| NoChoice::Full),
+        }
+    }
+
+    /// `None` if it cannot be asked after all.
+    async fn begin(&self, ask: Ask<'_>, policy: &Arc<Policy>, panics: bool) -> Result<Option<Trial>, NoChoice> {
+        let place = self.place(ask, policy).await?;
+        let target = self.backend.target().or_else(|| if panics { self.backend.any_target() } else { None });
+        Ok(target.and_then(|target| Trial::begin(&self.backend, target, policy, self.guard(ask), place)))
     }
 }
 
@@ -154,17 +231,19 @@ pub struct Directory {
 
 impl Directory {
     /// Gathers what the backends told. A pool of `old` whose members are the same goes on, with its turn and handles.
-    pub fn gather(backends: &[Arc<Backend>], old: &Self) -> Self {
+    pub fn gather(backends: &[Arc<Backend>], policy: &Arc<Policy>, old: &Self) -> Self {
         let mut members: BTreeMap<String, Vec<Member>> = BTreeMap::new();
         for backend in backends {
             for (name, server) in &backend.facts().servers {
-                let member = Member { backend: Arc::clone(backend), path: backend.mcp_path(name), tools: server.tools.clone() };
+                let guards = policy.guards(backend, name, server.tools.iter().flat_map(|tools| tools.keys()));
+                let (path, tools) = (backend.mcp_path(name), server.tools.clone());
+                let member = Member { backend: Arc::clone(backend), path, tools, guards };
                 members.entry(name.clone()).or_default().push(member);
             }
         }
         let pools = members.into_iter().map(|(name, members)| {
-            let kept = old.pools.get(&name).filter(|pool| same(&pool.members, &members)).cloned();
-            let pool = kept.unwrap_or_else(|| Arc::new(Pool::new(&name, members)));
+            let kept = old.pools.get(&name).filter(|pool| Arc::ptr_eq(&pool.policy, policy) && same(&pool.members, &members)).cloned();
+            let pool = kept.unwrap_or_else(|| Arc::new(Pool::new(&name, members, policy)));
             (name, pool)
         });
         Self { pools: pools.collect() }

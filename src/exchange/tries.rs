@@ -1,0 +1,243 @@
+//! One request's way through a pool: whom to ask, what a failure says about a backend, and whether another is asked.
+//! Another one is asked only where nothing was sent, or where what was sent may safely be executed twice and the
+//! configuration allows it; always within the pool's budget and the request's time.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+
+use super::refuse;
+use crate::config::traffic::Repeat;
+use crate::egress::Failure;
+use crate::mcp::method;
+use crate::observe::metrics::{Metrics, Retry};
+use crate::reject::{Code, Reject, Verdict};
+use crate::upstream::ask::Trouble;
+use crate::upstream::breaker;
+use crate::upstream::pool::{Ask, Member, NoChoice, Pool, Tried};
+use crate::upstream::trial::Trial;
+
+/// Why a backend gave no answer for the caller.
+pub enum Stop {
+    /// The backend's fault, or nobody's: another may be asked.
+    Trouble(Trouble),
+    /// What it said, or we judged, is the answer.
+    Refused(Reject),
+}
+
+impl From<Reject> for Stop {
+    fn from(reject: Reject) -> Self {
+        Self::Refused(reject)
+    }
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+/// How a lane asks one backend.
+pub trait Attempt: Sync {
+    type Answer: Send;
+
+    /// Asks.
+    fn send<'a>(&'a self, member: &'a Member, trial: &'a Trial) -> impl Future<Output = Result<Self::Answer, Stop>> + Send + 'a;
+
+    /// The failure that an answer is, which stands if nobody else can do better.
+    fn failure(answer: &Self::Answer) -> Option<Trouble>;
+}
+
+/// What of a request decides how it is tried.
+#[derive(Clone, Copy)]
+pub struct Tries<'t> {
+    pub pool: &'t Pool,
+    pub ask: Ask<'t>,
+    /// Whether it may be executed twice.
+    pub safe: bool,
+    /// When nobody waits for it any more.
+    pub until: Option<Instant>,
+    pub metrics: &'t Metrics,
+}
+
+/// Whether a request may be executed twice: by its method, or by what the server declares of the tool.
+pub fn is_safe(pool: &Pool, mcp_method: &str, name: Option<&str>) -> bool {
+    match pool.policy.balancer.retries.repeat {
+        Repeat::Never => false,
+        Repeat::Annotated if mcp_method == "tools/call" => {
+            let declared = |member: &Member| member.tool(name.unwrap_or_default()).map(|tool| tool.read_only || tool.idempotent);
+            // All must say so: any of them may be asked.
+            pool.members.iter().all(|member| declared(member) == Some(true))
+        }
+        Repeat::Reads | Repeat::Annotated => method::find(mcp_method).is_some_and(|method| method.reads),
+    }
+}
+
+/// A request under way at one member.
+struct Running<A> {
+    index: usize,
+    trial: Trial,
+    result: Result<A, Stop>,
+}
+
+impl Tries<'_> {
+    /// Asks until there is an answer, or nobody left to ask.
+    ///
+    /// # Errors
+    /// The refusal for the client.
+    pub async fn run<A: Attempt>(&self, attempt: &A) -> Verdict<(A::Answer, Trial)> {
+        self.pool.budget.deposit(self.pool.policy.balancer.retries.budget);
+        match self.pool.policy.balancer.hedge {
+            Some(after) if self.safe => Box::pin(self.hedged(attempt, after.0)).await,
+            _ => self.one_by_one(attempt).await,
+        }
+    }
+
+    async fn one_by_one<A: Attempt>(&self, attempt: &A) -> Verdict<(A::Answer, Trial)> {
+        let mut tried = Tried::default();
+        let (index, trial) = self.pool.choose(self.ask, &tried).await.map_err(|why| self.nobody(why))?;
+        let mut running = self.at(attempt, index, trial).await;
+        let mut count = 1;
+        loop {
+            let Some(kind) = self.judge::<A>(&mut running) else { return Self::conclude(running) };
+            if count > self.pool.policy.balancer.retries.max || self.is_late() {
+                return Self::conclude(running);
+            }
+            tried.note(running.index);
+            let Some((index, trial)) = self.next(&tried, kind).await else { return Self::conclude(running) };
+            running = Box::pin(self.at(attempt, index, trial)).await;
+            count += 1;
+        }
+    }
+
+    /// Asks a second backend when the first takes too long; the first answer counts, and whoever is slower is let go.
+    async fn hedged<A: Attempt>(&self, attempt: &A, after: Duration) -> Verdict<(A::Answer, Trial)> {
+        let mut tried = Tried::default();
+        let (index, trial) = self.pool.choose(self.ask, &tried).await.map_err(|why| self.nobody(why))?;
+        tried.note(index);
+        let mut running = FuturesUnordered::new();
+        running.push(self.at(attempt, index, trial));
+        let mut patience = std::pin::pin!(tokio::time::sleep(after));
+        let (mut count, mut hedged) = (1, false);
+        let mut last = None;
+        loop {
+            let kind = tokio::select! {
+                biased;
+                Some(mut done) = running.next() => match self.judge::<A>(&mut done) {
+                    None => return Self::conclude(done),
+                    Some(kind) => {
+                        last = Some(done);
+                        kind
+                    }
+                },
+                () = &mut patience, if !hedged => Retry::Hedge,
+                else => break,
+            };
+            hedged |= kind == Retry::Hedge;
+            if count <= self.pool.policy.balancer.retries.max
+                && !self.is_late()
+                && let Some((index, trial)) = self.next(&tried, kind).await
+            {
+                tried.note(index);
+                count += 1;
+                running.push(self.at(attempt, index, trial));
+            }
+        }
+        match last {
+            Some(last) => Self::conclude(last),
+            None => Err(self.nobody(NoChoice::Nobody)),
+        }
+    }
+
+    async fn at<A: Attempt>(&self, attempt: &A, index: usize, trial: Trial) -> Running<A::Answer> {
+        let result = attempt.send(&self.pool.members[index], &trial).await;
+        Running { index, trial, result }
+    }
+
+    /// Tells the backend's breakers of a failure; returns whether another backend may be asked, and as what.
+    fn judge<A: Attempt>(&self, running: &mut Running<A::Answer>) -> Option<Retry> {
+        let (verdict, retry) = match &running.result {
+            Ok(answer) => self.weigh(&A::failure(answer)?),
+            Err(Stop::Trouble(trouble)) => self.weigh(trouble),
+            Err(Stop::Refused(reject)) if is_backends_fault(reject) => (breaker::Verdict::Failed, None),
+            Err(Stop::Refused(_)) => (breaker::Verdict::Passed, None),
+        };
+        running.trial.judge(verdict);
+        if let (Some(_), Err(Stop::Trouble(trouble))) = (retry, &running.result) {
+            log::warn!("backend {}: {trouble}", running.trial.backend.name());
+        }
+        retry
+    }
+
+    /// What a trouble says about the backend, and whether the request may go elsewhere after it.
+    fn weigh(&self, trouble: &Trouble) -> (breaker::Verdict, Option<Retry>) {
+        let retry = match trouble {
+            Trouble::NotReady | Trouble::Failure(Failure::NotSent(_)) => Some(Retry::Unsent),
+            Trouble::Failure(Failure::Broken(_) | Failure::TimedOut) => self.safe.then_some(Retry::Repeat),
+            Trouble::Status(status) if status.is_server_error() => self.safe.then_some(Retry::Repeat),
+            _ => None,
+        };
+        (verdict(trouble), retry)
+    }
+
+    /// The next backend, if there is one and the budget has a retry left.
+    async fn next(&self, tried: &Tried, kind: Retry) -> Option<(usize, Trial)> {
+        let chosen = self.pool.choose(self.ask, tried).await.ok()?;
+        if !self.pool.budget.withdraw(Instant::now()) {
+            self.metrics.retry(Retry::OverBudget);
+            return None;
+        }
+        self.metrics.retry(kind);
+        Some(chosen)
+    }
+
+    fn conclude<T>(running: Running<T>) -> Verdict<(T, Trial)> {
+        match running.result {
+            Ok(answer) => Ok((answer, running.trial)),
+            Err(Stop::Trouble(trouble)) => Err(refuse(&trouble, &running.trial.backend)),
+            Err(Stop::Refused(reject)) => Err(reject),
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    fn nobody(&self, why: NoChoice) -> Reject {
+        nobody(why, &self.pool.server)
+    }
+}
+
+/// What a trouble says about the backend.
+pub fn verdict(trouble: &Trouble) -> breaker::Verdict {
+    match trouble {
+        // Too large an answer or a credential refused: it works, though not for us.
+        Trouble::Failure(Failure::TooLarge) | Trouble::Refused(_) | Trouble::NotReady | Trouble::NoToken(_) | Trouble::NoExchange(_) => {
+            breaker::Verdict::Void
+        }
+        Trouble::Status(status) if !status.is_server_error() => breaker::Verdict::Void,
+        Trouble::Failure(_) | Trouble::Status(_) | Trouble::Protocol(_) | Trouble::SessionLost => breaker::Verdict::Failed,
+    }
+}
+
+/// What a client is told when no backend can be asked.
+pub fn nobody(why: NoChoice, server: &str) -> Reject {
+    const SOON: Duration = Duration::from_secs(1);
+    match why {
+        NoChoice::Nobody => Reject::no_healthy_backend(server),
+        NoChoice::Open(wait) => {
+            let detail = format!("what serves `{server}` failed too often and is left alone for a while");
+            Reject::new(Code::CircuitOpen, detail).retry_after(wait.max(SOON))
+        }
+        NoChoice::Full => {
+            Reject::new(Code::Overloaded, format!("what serves `{server}` has all the requests it may have; nothing was sent"))
+                .retry_after(SOON)
+        }
+    }
+}
+
+/// Whether a refusal says that the backend failed, and not that it refused.
+fn is_backends_fault(reject: &Reject) -> bool {
+    matches!(reject.code, Code::BackendFailed | Code::BackendTimeout)
+}

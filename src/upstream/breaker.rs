@@ -1,0 +1,303 @@
+//! The circuit breaker: a backend (or one of its tools) that fails is left alone for a while, then tried with a few
+//! requests. Pure state over a clock it is given; what counts as a failure is decided where the request is sent.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::window::Window;
+use crate::config::traffic::Breaker as Conf;
+
+/// Where a breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Everything passes.
+    Closed,
+    /// A few requests may try.
+    HalfOpen,
+    /// Nothing passes.
+    Open,
+}
+
+impl State {
+    /// The word for it in `/health` and the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        }
+    }
+
+    /// The value of `circuit_breaker_state`.
+    pub const fn level(self) -> i64 {
+        match self {
+            Self::Closed => 0,
+            Self::HalfOpen => 1,
+            Self::Open => 2,
+        }
+    }
+}
+
+/// How a request that was let through ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Passed,
+    Failed,
+    /// It says nothing: the caller left, or the fault was ours.
+    Void,
+}
+
+/// The right to one request, good for the state it was given in: what began before a change has no say after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    period: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// When an open breaker becomes half-open; `None` while closed or half-open.
+    until: Option<Instant>,
+    half_open: bool,
+    /// Counts the changes of state.
+    period: u64,
+    /// Failures in a row.
+    failures: u32,
+    window: Window,
+    /// Half-open: requests under way.
+    probing: u32,
+    /// Half-open: requests that passed.
+    passed: u32,
+}
+
+/// A breaker.
+#[derive(Debug, Default)]
+pub struct Breaker(Mutex<Inner>);
+
+impl Breaker {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where it stands. An open one whose time is up is half-open, though nobody tried yet.
+    pub fn state(&self, now: Instant) -> State {
+        let inner = self.inner();
+        match inner.until {
+            Some(until) if now < until => State::Open,
+            Some(_) => State::HalfOpen,
+            None if inner.half_open => State::HalfOpen,
+            None => State::Closed,
+        }
+    }
+
+    /// How long until it lets something through; `None` if it does now.
+    pub fn wait(&self, now: Instant, conf: &Conf) -> Option<Duration> {
+        let inner = self.inner();
+        match inner.until {
+            Some(until) if now < until => Some(until - now),
+            None if inner.half_open && !inner.has_room(conf) => Some(Duration::ZERO),
+            _ => None,
+        }
+    }
+
+    /// Asks for one request.
+    pub fn enter(&self, now: Instant, conf: &Conf) -> Option<Ticket> {
+        let mut inner = self.inner();
+        match inner.until {
+            Some(until) if now < until => return None,
+            Some(_) => inner.become_half_open(),
+            None => {}
+        }
+        if inner.half_open {
+            if !inner.has_room(conf) {
+                return None;
+            }
+            inner.probing += 1;
+        }
+        Some(Ticket { period: inner.period })
+    }
+
+    /// Tells how a request ended; returns the state it brought about, if that is another.
+    pub fn settle(&self, now: Instant, conf: &Conf, ticket: Ticket, verdict: Verdict) -> Option<State> {
+        let mut inner = self.inner();
+        if inner.period != ticket.period {
+            return None;
+        }
+        if inner.half_open {
+            inner.probing = inner.probing.saturating_sub(1);
+        }
+        match verdict {
+            Verdict::Void => None,
+            Verdict::Passed => inner.pass(now, conf),
+            Verdict::Failed => inner.fail(now, conf),
+        }
+    }
+}
+
+impl Inner {
+    fn has_room(&self, conf: &Conf) -> bool {
+        self.probing + self.passed < conf.probes
+    }
+
+    fn become_half_open(&mut self) {
+        *self = Self { half_open: true, period: self.period + 1, ..Self::default() };
+    }
+
+    fn pass(&mut self, now: Instant, conf: &Conf) -> Option<State> {
+        self.failures = 0;
+        if !self.half_open {
+            if conf.failure_rate.is_some() {
+                self.window.count(now, conf.window, false);
+            }
+            return None;
+        }
+        self.passed += 1;
+        if self.passed < conf.probes {
+            return None;
+        }
+        *self = Self { period: self.period + 1, ..Self::default() };
+        Some(State::Closed)
+    }
+
+    fn fail(&mut self, now: Instant, conf: &Conf) -> Option<State> {
+        self.failures += 1;
+        let too_many = |share| {
+            self.window.count(now, conf.window, true);
+            self.window.exceeds(now, conf.window, share, conf.min_requests)
+        };
+        let by_rate = !self.half_open && conf.failure_rate.is_some_and(too_many);
+        if !self.half_open && !by_rate && self.failures < conf.failure_threshold {
+            return None;
+        }
+        *self = Self { until: Some(now + conf.recovery_timeout), period: self.period + 1, ..Self::default() };
+        Some(State::Open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What happens to a breaker.
+    #[derive(Debug, Clone)]
+    enum Event {
+        Enter,
+        Settle(usize, Verdict),
+        Wait(u64),
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let verdict = prop_oneof![Just(Verdict::Passed), Just(Verdict::Failed), Just(Verdict::Failed), Just(Verdict::Void)];
+        let event =
+            prop_oneof![Just(Event::Enter), (0usize..8, verdict).prop_map(|(i, v)| Event::Settle(i, v)), (1u64..700).prop_map(Event::Wait)];
+        proptest::collection::vec(event, 1..200)
+    }
+
+    /// The same machine, written as its description reads: a log of what happened since the last change.
+    struct Reference {
+        state: State,
+        changes: u64,
+        since: u64,
+        log: Vec<(u64, Verdict)>,
+        out: u32,
+    }
+
+    impl Reference {
+        fn change(&mut self, state: State, now: u64) {
+            *self = Self { state, changes: self.changes + 1, since: now, log: Vec::new(), out: 0 };
+        }
+
+        fn count(&self, verdict: Verdict) -> u32 {
+            u32::try_from(self.log.iter().filter(|(_, v)| *v == verdict).count()).unwrap()
+        }
+
+        fn enter(&mut self, now: u64, conf: &Conf) -> bool {
+            let recovery = u64::try_from(conf.recovery_timeout.as_millis()).unwrap();
+            if self.state == State::Open && now >= self.since + recovery {
+                self.change(State::HalfOpen, now);
+            }
+            let lets = match self.state {
+                State::Closed => true,
+                State::HalfOpen => self.out + self.count(Verdict::Passed) < conf.probes,
+                State::Open => false,
+            };
+            self.out += u32::from(lets);
+            lets
+        }
+
+        fn settle(&mut self, now: u64, conf: &Conf, verdict: Verdict) {
+            self.out -= 1;
+            self.log.push((now, verdict));
+            let decided: Vec<Verdict> = self.log.iter().map(|(_, v)| *v).filter(|v| *v != Verdict::Void).collect();
+            let in_a_row = decided.iter().rev().take_while(|v| **v == Verdict::Failed).count();
+            match (self.state, verdict) {
+                (State::Closed, Verdict::Failed) if in_a_row >= conf.failure_threshold as usize => self.change(State::Open, now),
+                (State::HalfOpen, Verdict::Failed) => self.change(State::Open, now),
+                (State::HalfOpen, Verdict::Passed) if self.count(Verdict::Passed) >= conf.probes => self.change(State::Closed, now),
+                _ => {}
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_the_reference_does(events in events(), threshold in 1u32..4, probes in 1u32..3) {
+            let conf = Conf { failure_threshold: threshold, probes, failure_rate: None, window: Duration::from_secs(1), min_requests: 1, recovery_timeout: Duration::from_millis(500) };
+            let (breaker, origin) = (Breaker::default(), Instant::now());
+            let mut reference = Reference { state: State::Closed, changes: 0, since: 0, log: Vec::new(), out: 0 };
+            let (mut at, mut under_way) = (0, Vec::new());
+            for event in events {
+                let now = origin + Duration::from_millis(at);
+                match event {
+                    Event::Wait(ms) => at += ms,
+                    Event::Enter => {
+                        let ticket = breaker.enter(now, &conf);
+                        prop_assert_eq!(ticket.is_some(), reference.enter(at, &conf));
+                        under_way.extend(ticket.map(|ticket| (ticket, reference.changes)));
+                    }
+                    Event::Settle(i, verdict) if !under_way.is_empty() => {
+                        let (ticket, period) = under_way.remove(i % under_way.len());
+                        let told = breaker.settle(now, &conf, ticket, verdict);
+                        if period == reference.changes {
+                            let before = reference.state;
+                            reference.settle(at, &conf, verdict);
+                            prop_assert_eq!(told, (reference.state != before).then_some(reference.state));
+                        } else {
+                            prop_assert_eq!(told, None, "what began before a change has no say after it");
+                        }
+                    }
+                    Event::Settle(..) => {}
+                }
+                let now = origin + Duration::from_millis(at);
+                let due = reference.state == State::Open && at >= reference.since + 500;
+                prop_assert_eq!(breaker.state(now), if due { State::HalfOpen } else { reference.state });
+                prop_assert_eq!(breaker.wait(now, &conf).is_none(), due || reference.state == State::Closed || (reference.state == State::HalfOpen && reference.out + reference.count(Verdict::Passed) < probes));
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_of_failures_opens_it_once_there_are_enough() {
+        let conf = Conf {
+            failure_threshold: 1000,
+            probes: 1,
+            failure_rate: Some(0.5),
+            window: Duration::from_secs(10),
+            min_requests: 10,
+            recovery_timeout: Duration::from_secs(1),
+        };
+        let (breaker, now) = (Breaker::default(), Instant::now());
+        let end = |at: u64, verdict| {
+            let now = now + Duration::from_secs(at);
+            let ticket = breaker.enter(now, &conf).unwrap();
+            breaker.settle(now, &conf, ticket, verdict)
+        };
+        for _ in 0..8 {
+            assert_eq!(end(0, Verdict::Failed), None, "too few to say");
+        }
+        assert_eq!(end(12, Verdict::Failed), None, "the old ones fell out");
+        let ends: Vec<_> = (0..9).map(|i| end(13, if i % 2 == 0 { Verdict::Passed } else { Verdict::Failed })).collect();
+        assert!(ends.iter().all(Option::is_none), "{ends:?}");
+        assert_eq!(end(13, Verdict::Failed), Some(State::Open), "6 of 11");
+    }
+}

@@ -1,0 +1,83 @@
+//! One request at one backend: in flight for as long as this lives, and judged once, for the breakers and for passive
+//! ejection.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::backend::Backend;
+use super::breaker::{Breaker, State, Ticket, Verdict};
+use super::policy::{Policy, ToolGuard};
+use super::room::Place;
+use crate::config::traffic::Breaker as Conf;
+use crate::egress::Target;
+
+/// A request that a backend was chosen for.
+pub struct Trial {
+    pub backend: Arc<Backend>,
+    /// The address it goes to.
+    pub target: Arc<Target>,
+    policy: Arc<Policy>,
+    ticket: Option<Ticket>,
+    tool: Option<(Arc<ToolGuard>, Ticket)>,
+    judged: bool,
+    _place: Option<Place>,
+}
+
+impl Trial {
+    /// Begins it, unless a breaker does not let it through any more.
+    pub fn begin(
+        backend: &Arc<Backend>,
+        target: Arc<Target>,
+        policy: &Arc<Policy>,
+        tool: Option<&Arc<ToolGuard>>,
+        place: Option<Place>,
+    ) -> Option<Self> {
+        let now = Instant::now();
+        let ticket = match &policy.breaker.backend {
+            Some(conf) => Some(backend.breaker.enter(now, conf)?),
+            None => None,
+        };
+        let mut trial =
+            Self { backend: Arc::clone(backend), target, policy: Arc::clone(policy), ticket, tool: None, judged: false, _place: place };
+        backend.meter.in_flight.inc();
+        if let Some(guard) = tool {
+            // Dropped, it gives back what it took.
+            trial.tool = Some((Arc::clone(guard), guard.breaker.enter(now, &guard.conf)?));
+        }
+        Some(trial)
+    }
+
+    /// Says how it went; only the first word counts.
+    pub fn judge(&mut self, verdict: Verdict) {
+        if std::mem::replace(&mut self.judged, true) {
+            return;
+        }
+        let now = Instant::now();
+        let name = self.backend.name();
+        if let (Some(ticket), Some(conf)) = (self.ticket, &self.policy.breaker.backend) {
+            settle(&self.backend.breaker, now, conf, ticket, verdict, name, "");
+        }
+        if let Some((guard, ticket)) = &self.tool {
+            settle(&guard.breaker, now, &guard.conf, *ticket, verdict, name, &guard.name);
+        }
+        let Some(conf) = self.policy.balancer.outlier.as_ref().filter(|_| verdict != Verdict::Void) else { return };
+        if self.backend.outlier.count(now, conf, verdict == Verdict::Failed) {
+            log::warn!("backend {name}: failed too often; left out for a while, unless too many others are");
+        }
+    }
+}
+
+fn settle(breaker: &Breaker, now: Instant, conf: &Conf, ticket: Ticket, verdict: Verdict, backend: &str, tool: &str) {
+    match breaker.settle(now, conf, ticket, verdict) {
+        Some(State::Open) => log::warn!("backend {backend}: circuit breaker {tool} open for {:?}", conf.recovery_timeout),
+        Some(state) => log::warn!("backend {backend}: circuit breaker {tool} {}", state.name()),
+        None => {}
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.judge(Verdict::Void);
+        self.backend.meter.in_flight.dec();
+    }
+}
