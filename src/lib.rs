@@ -2,7 +2,7 @@
 //!
 //! # Reading order
 //! `proxy::admit` is the page that says what is asked of every request. From there: `route` and `access` (where to, from
-//! where), `auth` (who, and may they), `mcp` (what the bytes mean), `exchange` (asking a backend), `upstream` (who the backends are and how they
+//! where), `auth` (who, and may they), `limit` and `overload` (how often, how much), `mcp` (what the bytes mean), `exchange` (asking a backend), `upstream` (who the backends are and how they
 //! are), `snapshot` (what a request is served by), `config` (what the operator wrote), `bootstrap` (how it all starts,
 //! reloads and stops), `sidecar` (what we tell about ourselves).
 //!
@@ -13,8 +13,8 @@
 //! 4  proxy      sidecar
 //! 3  exchange
 //! 2  snapshot
-//! 1  access  auth  route  upstream
-//! 0  call  digest  principal  reject  page  schema  config  egress  store  extend  observe  mcp
+//! 1  access  auth  limit  overload  route  upstream
+//! 0  call  digest  principal  reject  page  room  schema  config  egress  store  extend  observe  mcp
 //! ```
 //!
 //! # Words
@@ -33,12 +33,15 @@ pub mod digest;
 pub mod egress;
 pub mod exchange;
 pub mod extend;
+pub mod limit;
 pub mod mcp;
 pub mod observe;
+pub mod overload;
 pub mod page;
 pub mod principal;
 pub mod proxy;
 pub mod reject;
+pub mod room;
 pub mod route;
 pub mod schema;
 pub mod sidecar;

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use http::HeaderValue;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -83,6 +84,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, -31415, "Unsupported Media Type";
     /// The server asks for client input, which the REST form cannot give.
     InputRequired = "input_required", 422, -31422, "Unprocessable Content";
+    /// A rate limit, quota or concurrency limit of `rate_limits` is reached; `RateLimit` names it.
+    RateLimited = "rate_limited", 429, -31429, "Too Many Requests";
     /// The headers are larger than `server.limits.headers`.
     HeadersTooLarge = "headers_too_large", 431, -31431, "Request Header Fields Too Large";
     /// A fault of the gateway itself.
@@ -121,21 +124,23 @@ pub struct Reject {
     pub challenge: Option<Box<str>>,
     /// Sent as `Allow`: the methods a path answers (RFC 9110 §15.5.6).
     pub allow: Option<&'static str>,
+    /// Sent as `RateLimit-Policy` and `RateLimit`: the limit that was reached.
+    pub limit: Option<Box<(HeaderValue, HeaderValue)>>,
     /// The server's own JSON-RPC error, passed on whole.
     pub rpc_error: Option<Box<RawValue>>,
     /// For the log only.
-    pub cause: Option<String>,
+    pub cause: Option<Box<str>>,
 }
 
 impl Reject {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None, challenge: None, allow: None, rpc_error: None, cause: None }
+        Self { code, detail: detail.into(), retry_after: None, challenge: None, allow: None, limit: None, rpc_error: None, cause: None }
     }
 
     /// Attaches the private cause.
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
-        self.cause = Some(cause.to_string());
+        self.cause = Some(cause.to_string().into());
         self
     }
 
@@ -143,6 +148,18 @@ impl Reject {
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
+    }
+
+    /// Attaches the limit that was reached: its policy and its state.
+    #[must_use]
+    pub fn limited(mut self, policy: HeaderValue, state: HeaderValue) -> Self {
+        self.limit = Some(Box::new((policy, state)));
+        self
+    }
+
+    /// What `Retry-After` says: whole seconds, at least one.
+    pub fn retry_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|wait| (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
     }
 
     /// Attaches how to authenticate.
@@ -186,7 +203,11 @@ impl Reject {
 
     /// The JSON-RPC error message, with the caller's id as it was written, or `null`.
     pub fn rpc(&self, id: Option<&RawValue>) -> Vec<u8> {
-        let error = RpcError { code: self.code.rpc(), message: &self.detail, data: RpcData { code: self.code.name() } };
+        let error = RpcError {
+            code: self.code.rpc(),
+            message: &self.detail,
+            data: RpcData { code: self.code.name(), retry_after: self.retry_seconds() },
+        };
         serde_json::to_vec(&RpcMessage { jsonrpc: "2.0", id, error }).unwrap_or_default()
     }
 }
@@ -234,6 +255,9 @@ struct RpcError<'a> {
 #[derive(Serialize)]
 struct RpcData {
     code: &'static str,
+    /// Seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
 }
 
 #[cfg(test)]

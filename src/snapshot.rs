@@ -14,8 +14,11 @@ use crate::auth::permit::Permits;
 use crate::config::Config;
 use crate::egress::Client;
 use crate::extend::Extensions;
+use crate::limit::Limits;
+use crate::limit::coarse::Coarse;
 use crate::mcp::session::Sealer;
 use crate::observe::metrics::Metrics;
+use crate::overload::{Gate, Lag};
 use crate::upstream::Upstream;
 
 /// How long a reload waits for new backends to show themselves before it publishes all the same.
@@ -31,6 +34,8 @@ pub struct Snapshot {
     pub access: Access,
     pub auth: Arc<Auth>,
     pub permits: Permits,
+    pub limits: Arc<Limits>,
+    pub gate: Gate,
     pub upstream: Arc<Upstream>,
 }
 
@@ -42,6 +47,9 @@ pub struct Shared {
     /// For questions of our own; used by the background service only.
     pub probes: Arc<Client>,
     pub sealer: Sealer,
+    /// The look before the door (`server.limits.requests_per_ip`).
+    pub coarse: Coarse,
+    pub lag: Arc<Lag>,
     pub life: Life,
     /// Asks the background service to reload.
     pub reload: mpsc::Sender<Reload>,
@@ -70,6 +78,8 @@ impl State {
             client: Client::new(IDLE_PER_WORKER * config.server.workers),
             probes: Arc::new(Client::new(64)),
             sealer: Sealer::new(secret),
+            coarse: Coarse::default(),
+            lag: Arc::default(),
             life: Life::default(),
             reload,
             extensions,
@@ -80,6 +90,8 @@ impl State {
             access: Access::new(&config),
             auth: Arc::new(Auth::build(&config, None, &shared.extensions)?),
             permits: Permits::new(&config.roles, config.auth.as_ref()),
+            limits: Arc::new(Limits::build(&config, None, &shared.metrics)?),
+            gate: Gate::new(&config.server.limits, None),
             config: Arc::new(config),
             upstream: Arc::new(upstream),
         };
@@ -105,12 +117,15 @@ impl State {
         } else {
             Arc::new(Auth::build(&config, Some(&old.auth), &self.shared.extensions)?)
         };
+        let limits = Limits::build(&config, Some(&old.limits), &self.shared.metrics)?;
         upstream.acquaint(&self.shared.probes, ACQUAINT).await;
         let snapshot = Snapshot {
             revision: old.revision + 1,
             access: Access::new(&config),
             auth,
             permits: Permits::new(&config.roles, config.auth.as_ref()),
+            limits: Arc::new(limits),
+            gate: Gate::new(&config.server.limits, Some(&old.gate)),
             config: Arc::new(config),
             upstream: Arc::new(upstream),
         };

@@ -171,6 +171,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
 struct Tending {
     tasks: HashMap<usize, AbortHandle>,
     keys: KeyTending,
+    limits: Option<(usize, AbortHandle)>,
 }
 
 /// The loops that look after keys: the key sets of issuers, and the managed keys.
@@ -216,6 +217,13 @@ impl Tending {
             keep
         });
         self.keys.follow(&snapshot.auth, &state.shared.probes);
+        let limits = Arc::as_ptr(&snapshot.limits).addr();
+        if self.limits.as_ref().is_none_or(|(known, _)| *known != limits) {
+            let task = tokio::spawn(Arc::clone(&snapshot.limits).tend()).abort_handle();
+            if let Some((_, old)) = self.limits.replace((limits, task)) {
+                old.abort();
+            }
+        }
         for backend in &snapshot.upstream.backends {
             self.tasks.entry(key(backend)).or_insert_with(|| {
                 let changed = {

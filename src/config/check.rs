@@ -10,13 +10,15 @@ use url::Url;
 
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
-use super::{Access, Config, Limits, Log, Observability, Redis, Secret, Server, Tls, auth, backends, balancing, env, roles, units};
+use super::{
+    Access, Config, Limits, Log, Observability, Redis, Secret, Server, Tls, auth, backends, balancing, env, rate_limits, roles, units,
+};
 
 /// Checking more often than this would be load, not health.
 pub(super) const SOONEST: Duration = Duration::from_millis(50);
 
 /// Sections of the contract whose feature this version does not have yet.
-const LATER: &[&str] = &["discovery", "routes", "versions", "rate_limits", "transform", "analytics"];
+const LATER: &[&str] = &["discovery", "routes", "versions", "transform", "analytics"];
 
 pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
     let mut document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax(name, &error)])?;
@@ -73,6 +75,7 @@ fn config(root: &Section<'_>) -> Config {
         backends: backends::backends(root, interval),
         load_balancer: balancing::balancer(&load_balancer),
         circuit_breaker: balancing::circuit_breaker(&root.section("circuit_breaker")),
+        rate_limits: rate_limits::rate_limits(root),
         auth: auth::auth(root, &server.state_dir),
         roles: roles::roles(root),
         redis: redis(root),
@@ -208,6 +211,10 @@ fn limits(section: Section<'_>) -> Limits {
         headers: section.size("headers").unwrap_or(64 << 10),
         connections: count("connections").unwrap_or(10_000),
         connections_per_ip: count("connections_per_ip").unwrap_or(0),
+        in_flight: count("in_flight").unwrap_or(0),
+        queue: balancing::queue(&section.section("queue")),
+        requests_per_ip: section.integer("requests_per_ip", 0..=10_000_000).map_or(0, |n| u32::try_from(n).unwrap_or(0)),
+        shed_lag: section.duration("shed_lag").unwrap_or(Duration::from_secs(1)),
         request_timeout: positive(&section, "request_timeout", 60),
         header_timeout: positive(&section, "header_timeout", 10),
         stream_idle: positive(&section, "stream_idle", 600),

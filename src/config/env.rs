@@ -7,7 +7,6 @@ use serde_yaml::{Mapping, Value};
 const SCALARS: &[(&str, &[&str])] = &[
     ("GATEWAY_WORKERS", &["server", "workers"]),
     ("REDIS_URL", &["redis", "url"]),
-    ("RATE_LIMIT_REQUESTS_PER_MINUTE", &["rate_limits", "rules"]),
     ("CACHE_ENABLED", &["cache", "enabled"]),
     ("CACHE_TTL_SECONDS", &["cache", "ttl"]),
     ("METRICS_ENABLED", &["observability", "metrics", "enabled"]),
@@ -34,6 +33,11 @@ pub fn overlay(document: &mut Value, lookup: &dyn Fn(&str) -> Option<String>) ->
             set(document, path, Value::String(text));
             origins.push(Origin { path: path.join("."), variable });
         }
+    }
+    if let Some(count) = lookup("RATE_LIMIT_REQUESTS_PER_MINUTE") {
+        // Of each caller that has no tier of its own.
+        set(document, &["rate_limits", "tiers", "default", "rate"], Value::String(format!("{count}/min")));
+        origins.push(Origin { path: "rate_limits.tiers.default.rate".into(), variable: "RATE_LIMIT_REQUESTS_PER_MINUTE" });
     }
     origins.extend(identity(document, &lookup));
     if let Some(listen) = listen(document, &lookup) {

@@ -12,6 +12,8 @@ mod check;
 mod env;
 pub mod identity;
 mod lines;
+pub mod quota;
+mod rate_limits;
 mod reader;
 mod roles;
 pub mod traffic;
@@ -68,6 +70,7 @@ pub struct Config {
     pub backends: Vec<Arc<Backend>>,
     pub load_balancer: LoadBalancer,
     pub circuit_breaker: CircuitBreaker,
+    pub rate_limits: quota::RateLimits,
     /// `None`: everyone is anonymous.
     pub auth: Option<Auth>,
     /// Empty: whoever is let in may do everything.
@@ -126,6 +129,15 @@ pub struct Limits {
     pub connections: usize,
     /// Open downstream connections of one address; 0 is unlimited.
     pub connections_per_ip: usize,
+    /// Requests under way at the same time, pages and GET streams aside; 0 is unlimited.
+    pub in_flight: usize,
+    /// Where the next ones wait.
+    pub queue: traffic::Queue,
+    /// Requests of one address in a second, estimated; 0 is unlimited.
+    pub requests_per_ip: u32,
+    /// How far the workers may be behind before a part of the requests is refused; zero never refuses any.
+    #[serde(serialize_with = "seconds")]
+    pub shed_lag: Duration,
     /// From the first byte of a request to the last of its answer, event streams excepted.
     #[serde(serialize_with = "seconds")]
     pub request_timeout: Duration,

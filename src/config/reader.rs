@@ -166,6 +166,11 @@ impl<'a> Section<'a> {
         self.named().map(|(name, value)| (name.clone(), self.strings_in(&name, Some(value)))).collect()
     }
 
+    /// A mapping whose keys are the operator's own names, each with a mapping.
+    pub fn named_mappings(&self) -> Vec<(String, Section<'a>)> {
+        self.named().map(|(name, value)| (name.clone(), Section::of(Some(value), self.path(&name), self.problems))).collect()
+    }
+
     /// A mapping whose keys are the operator's own names, each with a list of mappings.
     pub fn named_sections(&self) -> Vec<(String, Vec<Section<'a>>)> {
         self.named()

@@ -42,6 +42,21 @@ pub fn size(text: &str) -> Result<usize, String> {
     amount.checked_mul(factor).ok_or_else(|| format!("`{text}` is out of range for a size"))
 }
 
+/// Parses `100/min`, `10/s`, `1000/day` or `5/10s`: so many, in so much time.
+pub fn rate(text: &str) -> Result<(u32, Duration), String> {
+    let fault = || not_a("rate", text, "\"10/s\", \"100/min\", \"1000/day\" or \"5/10s\"");
+    let (count, unit) = text.split_once('/').ok_or_else(fault)?;
+    let count = count.trim().parse::<u32>().ok().filter(|count| *count > 0).ok_or_else(fault)?;
+    let per = match unit.trim() {
+        "s" | "sec" | "second" => Duration::from_secs(1),
+        "m" | "min" | "minute" => Duration::from_secs(60),
+        "h" | "hour" => Duration::from_secs(3600),
+        "d" | "day" => Duration::from_secs(86_400),
+        other => duration(other).ok().filter(|per| !per.is_zero()).ok_or_else(fault)?,
+    };
+    Ok((count, per))
+}
+
 /// Parses `20%` or `0.2`, a share from 0 to 1.
 pub fn share(text: &str) -> Result<f64, String> {
     let (number, factor) = text.trim().strip_suffix('%').map_or((text.trim(), 1.0), |number| (number.trim(), 0.01));
@@ -106,6 +121,16 @@ mod tests {
         assert!(duration("5 parsecs").unwrap_err().contains("write 30"));
         assert!(duration("-1s").is_err());
         assert!(duration("").is_err());
+    }
+
+    #[test]
+    fn rates_and_shares_are_what_they_say() {
+        assert_eq!(rate("100/min"), Ok((100, Duration::from_secs(60))));
+        assert_eq!(rate("5/10s"), Ok((5, Duration::from_secs(10))));
+        assert_eq!(rate("1/250ms"), Ok((1, Duration::from_millis(250))));
+        assert!(["0/s", "100", "1/0s", "x/s", "1/fortnight", "-1/s"].iter().all(|text| rate(text).is_err()));
+        assert_eq!((share("20%"), share("0.5"), share("0")), (Ok(0.2), Ok(0.5), Ok(0.0)));
+        assert!(["120%", "2", "-1", "half", "NaN"].iter().all(|text| share(text).is_err()));
     }
 
     #[test]

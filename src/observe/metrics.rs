@@ -45,6 +45,61 @@ impl Outcome {
     }
 }
 
+/// What decides in place of the shared store of rate limits (`on_store_failure`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    Local,
+    Allow,
+    Deny,
+}
+
+impl Fallback {
+    const ALL: [Self; 3] = [Self::Local, Self::Allow, Self::Deny];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// Why a request was refused before anything was known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// `server.limits.in_flight`.
+    InFlight,
+    /// `server.limits.shed_lag`.
+    Lag,
+    /// `server.limits.requests_per_ip`.
+    Address,
+}
+
+impl Shed {
+    const ALL: [Self; 3] = [Self::InFlight, Self::Lag, Self::Address];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::InFlight => "in_flight",
+            Self::Lag => "lag",
+            Self::Address => "address",
+        }
+    }
+}
+
+/// Handles for the decisions of one rate limit.
+pub struct LimitMeter {
+    admitted: IntCounter,
+    refused: IntCounter,
+}
+
+impl LimitMeter {
+    pub fn count(&self, admitted: bool) {
+        if admitted { self.admitted.inc() } else { self.refused.inc() }
+    }
+}
+
 /// Why another backend is asked, as the `kind` label says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
@@ -86,6 +141,10 @@ pub struct Metrics {
     breaker_state: IntGaugeVec,
     tool_breaker_state: IntGaugeVec,
     retries: [IntCounter; 4],
+    limit_decisions: IntCounterVec,
+    limit_fallbacks: [IntCounter; 3],
+    pub limit_store_up: IntGauge,
+    shed: [IntCounter; 3],
     auth_decisions: IntCounterVec,
     pub tenant_requests: IntCounterVec,
     pub reloads: IntCounterVec,
@@ -122,6 +181,17 @@ impl Metrics {
             retries: {
                 let family = counters(r, "backend_retries_total", "Second attempts at other backends, and those not made.", &["kind"]);
                 Retry::ALL.map(|kind| family.with_label_values(&[kind.name()]))
+            },
+            limit_decisions: counters(r, "rate_limit_decisions_total", "Requests judged by a rate limit.", &["rule", "decision"]),
+            limit_fallbacks: {
+                let family =
+                    counters(r, "rate_limit_fallbacks_total", "Decisions made without the shared store, by what stood in for it.", &["by"]);
+                Fallback::ALL.map(|by| family.with_label_values(&[by.name()]))
+            },
+            limit_store_up: gauge(r, "rate_limit_store_up", "1 while the store of rate limits answers, or none is shared."),
+            shed: {
+                let family = counters(r, "overload_refusals_total", "Requests refused for the gateway's own sake.", &["reason"]);
+                Shed::ALL.map(|reason| family.with_label_values(&[reason.name()]))
             },
             auth_decisions: counters(r, "auth_decisions_total", "Callers recognised or refused.", &["way", "decision"]),
             tenant_requests: counters(
@@ -173,6 +243,20 @@ impl Metrics {
             in_flight: self.backend_in_flight.with_label_values(&[name]),
             statuses: STATUSES.map(|status| self.backend_requests.with_label_values(&[name, status])),
         }
+    }
+
+    /// Handles for one rate limit.
+    pub fn limit(&self, rule: &str) -> LimitMeter {
+        let decision = |decision| self.limit_decisions.with_label_values(&[rule, decision]);
+        LimitMeter { admitted: decision("admitted"), refused: decision("refused") }
+    }
+
+    pub fn limit_fallback(&self, by: Fallback) {
+        self.limit_fallbacks[by as usize].inc();
+    }
+
+    pub fn shed(&self, reason: Shed) {
+        self.shed[reason as usize].inc();
     }
 
     pub fn retry(&self, kind: Retry) {

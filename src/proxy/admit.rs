@@ -1,5 +1,5 @@
-//! The page: what is asked of every request, in this order and no other. From where, who, where to, what, may they; how
-//! often joins before the lane as its feature arrives. Each stage takes what an earlier one produced, so the compiler
+//! The page: what is asked of every request, in this order and no other. From where, how much already, who, where to, what,
+//! may they, how often; then the lane. Each stage takes what an earlier one produced, so the compiler
 //! keeps the order: nothing can be permitted before it is known who asks, and nothing is sent that was not judged.
 
 use std::sync::Arc;
@@ -12,10 +12,12 @@ use pingora::protocols::http::ServerSession;
 use super::audit::{self, Decision};
 use super::body;
 use super::ctx::{Ctx, Dialect};
+use super::often::{self, Often};
 use super::who::{self, Caller};
 use crate::access;
 use crate::call::{Call, Era};
 use crate::config::Limits;
+use crate::limit::Granted;
 use crate::mcp::message::{Message, Payload};
 use crate::mcp::rest::{self, Form};
 use crate::mcp::session::Session;
@@ -41,6 +43,8 @@ pub enum Plan<'b> {
 
 /// A native request, judged.
 pub struct Native<'b> {
+    /// What it took of the limits; its places are given back with it.
+    pub granted: Granted,
     pub pool: Arc<Pool>,
     pub principal: Arc<Principal>,
     /// The caller's token, where a backend is asked on its behalf.
@@ -59,6 +63,8 @@ pub struct Native<'b> {
 
 /// A REST request, judged.
 pub struct Rest<'b> {
+    /// What it took of the limits; its places are given back with it.
+    pub granted: Granted,
     pub pool: Arc<Pool>,
     pub principal: Arc<Principal>,
     /// The caller's token, where a backend is asked on its behalf.
@@ -95,10 +101,12 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     }
     let route = found?;
     ctx.route = route.label();
-    // Who.
     if route.is_open() {
         return Ok(Plan::Page(route, None));
     }
+    // How much already.
+    often::make_room(state, ctx, limits, &client.req_header().method, route).await?;
+    // Who.
     let caller = who::recognise(state, client, ctx, route).await?;
     // Where to. Whether a server exists is for those to know who may use it.
     let (Route::Rest { server, .. } | Route::Native { server }) = route else {
@@ -119,28 +127,64 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
         Route::Rest { form, .. } => {
             let token = who::token(&pool, &caller.principal, &client.req_header().headers);
             let affinity = who::affinity(&pool, &caller.principal, ctx, &client.req_header().headers);
-            rest(ctx, caller, pool, read, form).map(|plan| Plan::Rest(Rest { token, affinity, ..plan }))
+            rest(state, client, ctx, caller, pool, read, form).await.map(|plan| Plan::Rest(Rest { token, affinity, ..plan }))
         }
-        _ => native(state, client, ctx, caller, pool, read).map(Plan::Native),
+        _ => native(state, client, ctx, caller, pool, read).await.map(Plan::Native),
     }
 }
 
-fn rest<'b>(ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes, form: Form) -> Verdict<Rest<'b>> {
+async fn rest<'b>(
+    state: &State,
+    client: &ServerSession,
+    ctx: &mut Ctx,
+    caller: Caller,
+    pool: Arc<Pool>,
+    body: &'b Bytes,
+    form: Form,
+) -> Verdict<Rest<'b>> {
     // May they: each request on its own, so that one that is refused does not take a batch with it.
-    let judged = |request: rest::Request<'b>| {
+    let judged = |ctx: &Ctx, request: rest::Request<'b>| {
         let call = request.call();
         permit(ctx, &caller, &pool, &call)?;
         audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(&call)));
         Ok(request)
     };
+    // How often.
+    let often = Often { state, headers: &client.req_header().headers, principal: &caller.principal, server: &pool.server };
+    let mut granted = Granted::default();
     let payload = match rest::Payload::read(body)? {
-        rest::Payload::One(request) => rest::Payload::One(judged(request)?),
-        rest::Payload::Batch(requests) => rest::Payload::Batch(requests.into_iter().map(|request| request.and_then(judged)).collect()),
+        rest::Payload::One(request) => {
+            let request = judged(ctx, request)?;
+            granted = often.admit(ctx, &request.call()).await?;
+            rest::Payload::One(request)
+        }
+        rest::Payload::Batch(requests) => {
+            let mut admitted = Vec::with_capacity(requests.len());
+            for request in requests {
+                let request = match request.and_then(|request| judged(ctx, request)) {
+                    Ok(request) => often.admit(ctx, &request.call()).await.map(|more| {
+                        granted.join(more);
+                        request
+                    }),
+                    refused => refused,
+                };
+                admitted.push(request);
+            }
+            rest::Payload::Batch(admitted)
+        }
     };
-    Ok(Rest { pool, principal: caller.principal, token: None, affinity: None, payload, form })
+    ctx.notice = granted.notice.take();
+    Ok(Rest { granted, pool, principal: caller.principal, token: None, affinity: None, payload, form })
 }
 
-fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes) -> Verdict<Native<'b>> {
+async fn native<'b>(
+    state: &State,
+    client: &ServerSession,
+    ctx: &mut Ctx,
+    caller: Caller,
+    pool: Arc<Pool>,
+    body: &'b Bytes,
+) -> Verdict<Native<'b>> {
     if !pool.takes_native() {
         let detail = format!("`{}` is served over REST only; use POST /api/mcp/{}", pool.server, pool.server);
         return Err(Reject::new(Code::UnknownServer, detail));
@@ -170,11 +214,15 @@ fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, 
     if calls().next().is_none() {
         audit::tell(ctx, &Decision::admitted(Some(&pool.server), None));
     }
+    // How often: of a batch all or nothing, as with permission.
+    let often = Often { state, headers: &request.headers, principal: &caller.principal, server: &pool.server };
+    let mut granted = often.admit_all(ctx, calls()).await?;
+    ctx.notice = granted.notice.take();
     // A stream may replay what was asked elsewhere.
     let may_list = request.method == Method::GET || calls().any(|call| !call.is_named);
     let token = who::token(&pool, &caller.principal, &request.headers);
     let affinity = who::affinity(&pool, &caller.principal, ctx, &request.headers);
-    Ok(Native { pool, principal: caller.principal, token, affinity, call, may_list, session, body: body.clone() })
+    Ok(Native { granted, pool, principal: caller.principal, token, affinity, call, may_list, session, body: body.clone() })
 }
 
 /// May they, and are the arguments such as the tool takes.

@@ -7,8 +7,10 @@ use http::HeaderValue;
 use pingora::protocols::http::ServerSession;
 
 use crate::access::Client;
+use crate::limit::Notice;
 use crate::observe::metrics::Outcome;
 use crate::principal::Principal;
+use crate::room::Place;
 use crate::snapshot::{Phase, Snapshot, State};
 use crate::upstream::ask::Trace;
 
@@ -24,6 +26,10 @@ pub struct Ctx {
     /// Who asks, once that is known.
     pub principal: Option<Arc<Principal>>,
     pub told: Told,
+    /// How near it came to a rate limit.
+    pub notice: Option<Notice>,
+    /// Its place among what is under way in all.
+    pub place: Option<Place>,
     state: Arc<State>,
     counted: bool,
 }
@@ -76,6 +82,8 @@ impl Ctx {
             route: "other",
             principal: None,
             told: Told::default(),
+            notice: None,
+            place: None,
             state: Arc::clone(state),
             counted: false,
         }

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod body;
 pub mod ctx;
 pub mod native;
+mod often;
 pub mod record;
 pub mod reply;
 pub mod rest;

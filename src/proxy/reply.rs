@@ -16,6 +16,8 @@ use crate::mcp::message;
 use crate::page::Page;
 use crate::reject::Reject;
 
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 /// Written at once at most.
@@ -75,8 +77,12 @@ pub async fn refuse(client: &mut ServerSession, ctx: &mut Ctx, reject: &Reject, 
     if let Some(challenge) = reject.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
         headers.push((header::WWW_AUTHENTICATE, challenge));
     }
-    if let Some(wait) = reject.retry_after {
-        headers.push((header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1))));
+    if let Some(seconds) = reject.retry_seconds() {
+        headers.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
+    }
+    if let Some(limit) = &reject.limit {
+        ctx.notice = None;
+        headers.extend([(POLICY, limit.0.clone()), (LIMIT, limit.1.clone())]);
     }
     page(client, ctx, Page { status: reject.code.status(), content_type: content_type.into(), headers, body: text.into() }).await
 }
@@ -121,8 +127,12 @@ pub fn events(ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
     Ok(head)
 }
 
-/// Lets a page of a listed origin read the answer (CORS).
+/// Lets a page of a listed origin read the answer (CORS), and tells the caller how near it came to a limit.
 fn share(head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
+    if let Some(notice) = &ctx.notice {
+        head.insert_header(POLICY, notice.policy())?;
+        head.insert_header(LIMIT, notice.state())?;
+    }
     for (name, value) in ctx.arrival.shared_with.iter().flat_map(access::shared_with) {
         head.append_header(name, value)?;
     }

@@ -65,6 +65,7 @@ fn is_resource(path: &str) -> bool {
 
 fn metrics(state: &State) -> Page {
     breakers::note(state);
+    state.shared.metrics.limit_store_up.set(i64::from(state.snapshot().limits.store_is_up() != Some(false)));
     Page {
         content_type: "text/plain; version=0.0.4; charset=utf-8".into(),
         headers: vec![(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))],

@@ -8,12 +8,14 @@ use tokio::sync::OnceCell;
 
 use crate::config;
 
-/// The longest a question may take; DESIGN asks that a dead store costs no more.
+/// The longest a question may take that nobody asks on the request path.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A Redis, connected or not.
 pub struct Redis {
     client: Client,
+    /// The longest a question may take: what a dead store costs its users.
+    timeout: Duration,
     connection: OnceCell<ConnectionManager>,
 }
 
@@ -22,7 +24,13 @@ impl Redis {
     /// When the URL is not one, without quoting it.
     pub fn new(conf: &config::Redis) -> Result<Self, String> {
         let client = Client::open(conf.url.expose()).map_err(|_| "redis.url: not a Redis URL".to_owned())?;
-        Ok(Self { client, connection: OnceCell::new() })
+        Ok(Self { client, timeout: TIMEOUT, connection: OnceCell::new() })
+    }
+
+    /// Gives up a question after `timeout`.
+    #[must_use]
+    pub fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Runs one command, or one pipeline given as a closure over the connection.
@@ -46,8 +54,8 @@ impl Redis {
     async fn connect(&self) -> Result<ConnectionManager, String> {
         let connect = || async {
             let config = ConnectionManagerConfig::new()
-                .set_response_timeout(Some(TIMEOUT))
-                .set_connection_timeout(Some(TIMEOUT))
+                .set_response_timeout(Some(self.timeout))
+                .set_connection_timeout(Some(self.timeout))
                 .set_number_of_retries(1);
             self.client.get_connection_manager_with_config(config).await
         };

@@ -18,13 +18,13 @@ use super::facts::{Facts, Speaks};
 use super::health::Check;
 use super::outlier::Outlier;
 use super::peer::Resolver;
-use super::room::Room;
 use super::session_pool::SessionPool;
 use crate::config::traffic::Thresholds;
 use crate::config::{self, Protocol};
 use crate::egress::dial::Dialer;
 use crate::egress::{AGENT, Client, Outgoing, Target};
 use crate::observe::metrics::{BackendMeter, Metrics};
+use crate::room::Room;
 
 /// One instance that serves MCP servers.
 pub struct Backend {

@@ -2,7 +2,7 @@
 //! `tend` is the background loop that keeps one backend's addresses, health and facts fresh.
 //!
 //! Reading order: `backend` (one instance), `pool` (who serves what, and who is asked), `balance` (whose turn), `trial` (one
-//! request at one backend), `breaker`, `outlier` and `room` (when a backend is left alone), `budget` (how often is tried
+//! request at one backend), `breaker` and `outlier` (when a backend is left alone), `budget` (how often is tried
 //! again), `policy` (what of the configuration governs all that), `ask` and `answer` (one
 //! JSON-RPC request to one backend), `cancel` (a request nobody waits for), `exchange` (tokens on a caller's behalf), `session_pool` (our
 //! legacy sessions), `catalog` (learning), `health`, `peer`, `facts`.
@@ -23,7 +23,6 @@ pub mod outlier;
 pub mod peer;
 pub mod policy;
 pub mod pool;
-pub mod room;
 pub mod session_pool;
 pub mod trial;
 mod window;

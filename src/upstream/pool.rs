@@ -11,7 +11,6 @@ use super::budget::Budget;
 use super::facts::Tool;
 use super::field::Field;
 use super::policy::{Policy, ToolGuard};
-use super::room::{Place, Room};
 use super::trial::Trial;
 use crate::call::Call;
 use crate::config::Among;
@@ -19,6 +18,7 @@ use crate::egress::Target;
 use crate::mcp::method::METHODS;
 use crate::observe::metrics::{Meter, Metrics};
 use crate::reject::Verdict;
+use crate::room::{Place, Room};
 
 /// What a request demands of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use std::time::Instant;
 use super::backend::Backend;
 use super::breaker::{Breaker, State, Ticket, Verdict};
 use super::policy::{Policy, ToolGuard};
-use super::room::Place;
 use crate::config::traffic::Breaker as Conf;
 use crate::egress::Target;
+use crate::room::Place;
 
 /// A request that a backend was chosen for.
 pub struct Trial {

@@ -16,6 +16,7 @@ mod custom;
 mod external;
 mod keys;
 mod lifecycle;
+mod limits;
 mod listeners;
 mod native;
 mod network;

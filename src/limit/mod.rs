@@ -1,0 +1,247 @@
+//! How often: rates, quotas and concurrency, per caller, tool, or whatever a rule counts by. All rules that cover a
+//! request must admit it; one that refuses gives back what the others took.
+//!
+//! Reading order: `rule` (which requests, under which key), `gcra` and `meter` (the arithmetic), `local` and `redis` (where
+//! counts are kept), `coarse` (the cheap look before anything is known of a caller).
+
+pub mod coarse;
+pub mod gcra;
+pub mod local;
+pub mod meter;
+pub mod redis;
+pub mod rule;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use self::local::{Local, Slot};
+use self::meter::{Left, Meter};
+use self::redis::Shared;
+use self::rule::{Asked, Rule, Shown};
+use crate::config::Config;
+use crate::config::quota::{Cost, OnStoreFailure, RateLimits, Store};
+use crate::observe::metrics::{Fallback, Metrics};
+use crate::reject::{Code, Reject, Verdict};
+
+/// What a client whose concurrency is used up is told to wait.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The counts, which outlive the rules.
+pub struct Counts {
+    local: Arc<Local>,
+    shared: Option<Shared>,
+}
+
+/// The limits of one configuration.
+pub struct Limits {
+    conf: RateLimits,
+    redis: Option<crate::config::Redis>,
+    rules: Vec<Rule>,
+    costs: Vec<(Rule, u32)>,
+    counts: Arc<Counts>,
+}
+
+/// What an admitted request took: places it holds while this lives, and how near it came to a limit.
+#[derive(Default)]
+pub struct Granted {
+    taken: Vec<Taken>,
+    slots: Vec<Slot>,
+    pub notice: Option<Notice>,
+}
+
+struct Taken {
+    meter: Meter,
+    key: Vec<u8>,
+    cost: u32,
+    /// Whether it came out of the shared count.
+    shared: bool,
+}
+
+/// The limit a request came nearest to, as the `RateLimit` headers tell it
+/// (draft-ietf-httpapi-ratelimit-headers-10).
+#[derive(Debug, Clone)]
+pub struct Notice {
+    rule: String,
+    shown: Shown,
+    left: u64,
+    seconds: u64,
+}
+
+impl Notice {
+    /// `RateLimit-Policy`.
+    pub fn policy(&self) -> HeaderValue {
+        let Shown { count, seconds, burst } = self.shown;
+        let burst = burst.filter(|burst| *burst != count).map(|burst| format!(";burst={burst}")).unwrap_or_default();
+        text(&format!("\"{}\";q={count};w={seconds}{burst}", self.rule))
+    }
+
+    /// `RateLimit`.
+    pub fn state(&self) -> HeaderValue {
+        text(&format!("\"{}\";r={};t={}", self.rule, self.left, self.seconds))
+    }
+}
+
+/// Rule names are of an alphabet that headers can carry.
+fn text(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Whole seconds, rounded up: a client that waits so long is admitted.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+impl Limits {
+    /// Compiles the limits of `config`; counts of `old` go on where they are kept in the same place.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub fn build(config: &Config, old: Option<&Self>, metrics: &Metrics) -> Result<Self, String> {
+        let conf = config.rate_limits.clone();
+        let redis = config.redis.clone().filter(|_| conf.store == Store::Redis);
+        let counts = match old.filter(|old| old.redis == redis) {
+            Some(old) => Arc::clone(&old.counts),
+            None => Arc::new(Counts {
+                local: Arc::default(),
+                shared: redis.as_ref().map(crate::store::redis::Redis::new).transpose()?.map(Shared::new),
+            }),
+        };
+        let tiers = conf.tiers.iter().map(|(tier, rate)| Rule::of_tier(tier, *rate, metrics));
+        let rules = tiers.chain(conf.rules.iter().map(|rule| Rule::new(rule, metrics))).collect();
+        let costs = conf.costs.iter().map(|cost| (priced(cost, metrics), cost.cost)).collect();
+        Ok(Self { conf, redis, rules, costs, counts })
+    }
+
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Looks after the shared counts for as long as the task lives.
+    pub async fn tend(self: Arc<Self>) {
+        let Some(shared) = &self.counts.shared else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            shared.tidy().await;
+        }
+    }
+
+    /// Whether the shared store answers; `None` without one.
+    pub fn store_is_up(&self) -> Option<bool> {
+        self.counts.shared.as_ref().map(Shared::is_up)
+    }
+
+    /// Admits a request, or says when it may come again.
+    ///
+    /// # Errors
+    /// `rate_limited`, or `store_unavailable` where nothing may be admitted without the store.
+    pub async fn admit(&self, asked: &Asked<'_>, metrics: &Metrics) -> Verdict<Granted> {
+        let mut granted = Granted::default();
+        let covering = self.rules.iter().filter(|rule| rule.covers(asked));
+        for rule in covering {
+            let admitted = self.apply(rule, asked, &mut granted, metrics).await;
+            rule.meter.count(admitted.is_ok());
+            if let Err(reject) = admitted {
+                self.take_back(&granted);
+                return Err(reject);
+            }
+        }
+        Ok(granted)
+    }
+
+    /// Takes back what a request took that was refused after all.
+    pub fn take_back(&self, granted: &Granted) {
+        for Taken { meter, key, cost, shared } in &granted.taken {
+            match &self.counts.shared {
+                Some(store) if *shared => store.give_back(key, *cost),
+                _ => self.counts.local.give_back(key, meter, *cost),
+            }
+        }
+    }
+
+    async fn apply(&self, rule: &Rule, asked: &Asked<'_>, granted: &mut Granted, metrics: &Metrics) -> Verdict<()> {
+        if let Some(limit) = rule.concurrency {
+            let slot = self.counts.local.enter(rule.key(*b"at once ", asked), limit);
+            let refused = || {
+                let detail = format!("{limit} requests at the same time are all that `{}` allows", rule.name);
+                Reject::new(Code::RateLimited, detail).retry_after(SOON)
+            };
+            granted.slots.push(slot.ok_or_else(refused)?);
+        }
+        let cost = self.cost(asked);
+        for (meter, name, shown) in &rule.counts {
+            let key = rule.key(*name, asked);
+            let (taken, shared) = self.take(&key, meter, cost, metrics).await?;
+            let notice = |left, reset| Notice { rule: rule.name.clone(), shown: *shown, left, seconds: whole_seconds(reset) };
+            match taken {
+                Ok(left) => {
+                    granted.taken.push(Taken { meter: *meter, key, cost, shared });
+                    granted.come_near(left.requests, || notice(left.requests, left.reset));
+                }
+                Err(wait) => {
+                    let detail = format!("`{}` allows {} requests in {} s", rule.name, shown.count, shown.seconds);
+                    let notice = notice(0, wait);
+                    let reject = Reject::new(Code::RateLimited, detail).retry_after(Duration::from_secs(notice.seconds));
+                    return Err(reject.limited(notice.policy(), notice.state()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// From the shared count, or what stands in for it.
+    async fn take(&self, key: &[u8], meter: &Meter, cost: u32, metrics: &Metrics) -> Verdict<(Result<Left, Duration>, bool)> {
+        let Some(shared) = &self.counts.shared else { return Ok((self.counts.local.take(key, meter, cost), false)) };
+        if let Ok(taken) = shared.take(key, meter, cost).await {
+            return Ok((taken, true));
+        }
+        match self.conf.on_store_failure {
+            OnStoreFailure::Local => {
+                metrics.limit_fallback(Fallback::Local);
+                Ok((self.counts.local.take(key, meter, cost), false))
+            }
+            OnStoreFailure::Allow => {
+                metrics.limit_fallback(Fallback::Allow);
+                Ok((Ok(Left { requests: meter.most(), reset: Duration::ZERO }), false))
+            }
+            OnStoreFailure::Deny => {
+                metrics.limit_fallback(Fallback::Deny);
+                let detail = "the store of the rate limits cannot be asked, and nothing is admitted without it";
+                Err(Reject::new(Code::StoreUnavailable, detail).retry_after(SOON))
+            }
+        }
+    }
+
+    fn cost(&self, asked: &Asked<'_>) -> u32 {
+        self.costs.iter().find(|(rule, _)| rule.covers(asked)).map_or(1, |(_, cost)| *cost)
+    }
+}
+
+impl Granted {
+    /// Notes a limit if it is the nearest so far.
+    fn come_near(&mut self, left: u64, notice: impl FnOnce() -> Notice) {
+        if self.notice.as_ref().is_none_or(|nearest| left < nearest.left) {
+            self.notice = Some(notice());
+        }
+    }
+
+    /// Joins what several requests of one body took.
+    pub fn join(&mut self, other: Self) {
+        self.taken.extend(other.taken);
+        self.slots.extend(other.slots);
+        if let Some(notice) = other.notice {
+            self.come_near(notice.left, || notice.clone());
+        }
+    }
+}
+
+/// A price tag covers requests as a rule does.
+fn priced(cost: &Cost, metrics: &Metrics) -> Rule {
+    use crate::config::quota::{Match, Rule as Written};
+    let matches = Match { server: Some(cost.server.clone()), tool: Some(cost.tool.clone()), ..Match::default() };
+    // Only tool calls have a price of their own.
+    let matches = Match { method: Some("tools/call".to_owned()), ..matches };
+    Rule::new(&Written { name: String::new(), matches, by: Vec::new(), rate: None, quota: None, concurrency: None }, metrics)
+}

@@ -1,0 +1,206 @@
+//! One limit, compiled: which requests it is for, and under which key each is counted.
+
+use std::net::IpAddr;
+
+use globset::GlobMatcher;
+use http::HeaderMap;
+
+use super::meter::Meter;
+use crate::call::Call;
+use crate::config::quota::{self, Key, Rate};
+use crate::digest::sha256;
+use crate::observe::metrics::{LimitMeter, Metrics};
+use crate::principal::{Principal, Way};
+
+/// The tier of callers that have none.
+pub const DEFAULT_TIER: &str = "default";
+
+/// What a limit looks at.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub route: &'static str,
+    pub server: &'a str,
+    pub call: &'a Call<'a>,
+    pub principal: &'a Principal,
+    /// The real client.
+    pub client: Option<IpAddr>,
+    pub headers: &'a HeaderMap,
+}
+
+impl Asked<'_> {
+    /// The tool that is called.
+    pub fn tool(&self) -> Option<&str> {
+        if self.call.method == "tools/call" { self.call.name.as_deref() } else { None }
+    }
+
+    fn tier(&self) -> &str {
+        self.principal.identity.tier.as_deref().unwrap_or(DEFAULT_TIER)
+    }
+}
+
+/// A text to compare with.
+enum Pattern {
+    Any,
+    Exactly(String),
+    Glob(GlobMatcher),
+}
+
+impl Pattern {
+    fn new(written: Option<&String>) -> Self {
+        match written.map(String::as_str) {
+            None | Some("*") => Self::Any,
+            Some(text) if !text.contains(['*', '?', '[', ']', '{', '}', '\\']) => Self::Exactly(text.to_owned()),
+            // One that does not compile was refused with the configuration.
+            Some(text) => globset::Glob::new(text).map_or(Self::Exactly(text.to_owned()), |glob| Self::Glob(glob.compile_matcher())),
+        }
+    }
+
+    fn fits(&self, text: Option<&str>) -> bool {
+        match (self, text) {
+            (Self::Any, _) => true,
+            (_, None) => false,
+            (Self::Exactly(wanted), Some(text)) => wanted == text,
+            (Self::Glob(glob), Some(text)) => glob.is_match(text),
+        }
+    }
+}
+
+/// What a limit is for.
+struct Scope {
+    route: Pattern,
+    server: Pattern,
+    method: Pattern,
+    tool: Pattern,
+    tenant: Pattern,
+    tier: Pattern,
+}
+
+impl Scope {
+    fn new(written: &quota::Match) -> Self {
+        Self {
+            route: Pattern::new(written.route.as_ref()),
+            server: Pattern::new(written.server.as_ref()),
+            method: Pattern::new(written.method.as_ref()),
+            tool: Pattern::new(written.tool.as_ref()),
+            tenant: Pattern::new(written.tenant.as_ref()),
+            tier: Pattern::new(written.tier.as_ref()),
+        }
+    }
+
+    fn covers(&self, asked: &Asked<'_>) -> bool {
+        self.server.fits(Some(asked.server))
+            && self.tool.fits(asked.tool())
+            && self.method.fits(Some(&asked.call.method))
+            && self.tenant.fits(asked.principal.identity.tenant.as_deref())
+            && self.tier.fits(Some(asked.tier()))
+            && self.route.fits(Some(asked.route))
+    }
+}
+
+/// A limit.
+pub struct Rule {
+    pub name: String,
+    scope: Scope,
+    by: Vec<Key>,
+    /// What it counts; a rate and a quota may stand side by side, each with the name its key begins with.
+    pub counts: Vec<(Meter, [u8; 8], Shown)>,
+    pub concurrency: Option<u32>,
+    pub meter: LimitMeter,
+}
+
+/// How a count is shown in `RateLimit-Policy`: so many in so many seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown {
+    pub count: u32,
+    pub seconds: u64,
+    pub burst: Option<u32>,
+}
+
+impl Rule {
+    pub fn new(rule: &quota::Rule, metrics: &Metrics) -> Self {
+        let rate = rule.rate.map(|rate| count(&rule.name, Meter::rate(rate), shown(rate)));
+        let quota = rule.quota.map(|quota| {
+            let shown = Shown { count: quota.count, seconds: quota.window.as_secs(), burst: None };
+            count(&rule.name, Meter::quota(quota), shown)
+        });
+        Self {
+            name: rule.name.clone(),
+            scope: Scope::new(&rule.matches),
+            by: rule.by.clone(),
+            counts: rate.into_iter().chain(quota).collect(),
+            concurrency: rule.concurrency,
+            meter: metrics.limit(&rule.name),
+        }
+    }
+
+    /// The limit of each caller of a tier.
+    pub fn of_tier(tier: &str, rate: Rate, metrics: &Metrics) -> Self {
+        let matches = quota::Match { tier: Some(tier.to_owned()), ..quota::Match::default() };
+        let name = format!("tier-{tier}");
+        let rule = quota::Rule { name, matches, by: vec![Key::Subject], rate: Some(rate), quota: None, concurrency: None };
+        let mut rule = Self::new(&rule, metrics);
+        rule.scope.tier = Pattern::Exactly(tier.to_owned());
+        rule
+    }
+
+    pub fn covers(&self, asked: &Asked<'_>) -> bool {
+        self.scope.covers(asked)
+    }
+
+    /// Where a request is counted: the name of the count, then what tells it from others, each with its length, so that
+    /// no two read alike.
+    pub fn key(&self, name: [u8; 8], asked: &Asked<'_>) -> Vec<u8> {
+        let mut key = Vec::with_capacity(64);
+        key.extend_from_slice(&name);
+        for by in &self.by {
+            part(&mut key, by, asked);
+        }
+        key
+    }
+}
+
+fn shown(rate: Rate) -> Shown {
+    Shown { count: rate.count, seconds: rate.per.as_secs().max(1), burst: Some(rate.burst) }
+}
+
+/// A count is another one when the rule says something else.
+fn count(rule: &str, meter: Meter, shown: Shown) -> (Meter, [u8; 8], Shown) {
+    let digest = sha256(format!("{rule} {meter:?}").as_bytes());
+    let mut name = [0; 8];
+    name.copy_from_slice(&digest[..8]);
+    (meter, name, shown)
+}
+
+fn part(key: &mut Vec<u8>, by: &Key, asked: &Asked<'_>) {
+    let identity = &asked.principal.identity;
+    match by {
+        Key::Tenant => push(key, identity.tenant.as_deref().map(str::as_bytes)),
+        Key::Subject if asked.principal.way == Way::Anonymous => address(key, asked.client),
+        Key::Subject => {
+            push(key, Some(identity.issuer.as_bytes()));
+            push(key, identity.tenant.as_deref().map(str::as_bytes));
+            push(key, Some(identity.subject.as_bytes()));
+        }
+        Key::Key => push(key, Some(identity.subject.as_bytes()).filter(|_| asked.principal.way == Way::ApiKey)),
+        Key::Ip => address(key, asked.client),
+        Key::Server => push(key, Some(asked.server.as_bytes())),
+        Key::Method => push(key, Some(asked.call.method.as_bytes())),
+        Key::Tool => push(key, asked.tool().map(str::as_bytes)),
+        Key::Header(name) => push(key, asked.headers.get(name).map(http::HeaderValue::as_bytes)),
+    }
+}
+
+fn push(key: &mut Vec<u8>, text: Option<&[u8]>) {
+    let length = text.map_or(u32::MAX, |text| u32::try_from(text.len()).unwrap_or(u32::MAX - 1));
+    key.extend_from_slice(&length.to_le_bytes());
+    key.extend_from_slice(text.unwrap_or_default());
+}
+
+/// One who has an IPv6 network has all its addresses.
+fn address(key: &mut Vec<u8>, client: Option<IpAddr>) {
+    match client.map(|address| address.to_canonical()) {
+        Some(IpAddr::V4(address)) => push(key, Some(&address.octets())),
+        Some(IpAddr::V6(address)) => push(key, Some(&address.octets()[..8])),
+        None => push(key, None),
+    }
+}

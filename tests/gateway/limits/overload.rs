@@ -1,0 +1,76 @@
+//! More than there is room for: a bounded number goes through, a few wait, the rest is told so at once, and whoever asks
+//! how the gateway is always gets an answer.
+
+use std::time::Duration;
+
+use crate::support::gateway::{Gateway, server};
+use crate::support::stub::{Act, Stub};
+use crate::support::{eventually, http};
+
+use super::call;
+
+async fn gateway(stub: &Stub, limits: &str, backend: &str, more: &str) -> Gateway {
+    let limits = format!("  limits: {{ {limits} }}\n");
+    Gateway::start(&format!("{}backends:\n{}{more}", server(&limits), stub.backend("one", backend))).await
+}
+
+fn send(gateway: &Gateway) -> tokio::task::JoinHandle<u16> {
+    let url = gateway.at("/api/mcp/stub");
+    tokio::spawn(async move { http().post(url).json(&call()).send().await.map_or(0, |response| response.status().as_u16()) })
+}
+
+#[tokio::test]
+async fn a_backend_is_given_no_more_than_it_may_have_and_the_queue_is_short() {
+    let stub = Stub::start().await;
+    let gateway = gateway(&stub, "", ", max_in_flight: 2", "load_balancer: { queue: { length: 1, wait: 30s } }\n").await;
+    stub.act(Act::Hang);
+    let working = [send(&gateway), send(&gateway)];
+    eventually("two are under way", async || (stub.waiting() == 2).then_some(())).await;
+    stub.act(Act::Echo);
+    let waits = send(&gateway);
+    // The fourth finds the queue full as soon as the third is in it.
+    let refused = eventually("the queue is full", async || {
+        let answer = http().post(gateway.at("/api/mcp/stub")).json(&call()).timeout(Duration::from_secs(2)).send().await.ok()?;
+        (answer.status() == 503).then_some(answer)
+    })
+    .await;
+    assert!(refused.headers().contains_key("retry-after"));
+    let problem: serde_json::Value = refused.json().await.expect("JSON");
+    assert_eq!(problem["code"], "overloaded");
+    assert_eq!(stub.calls(), 2, "nothing of the refused was sent");
+    working[0].abort();
+    assert_eq!(waits.await.expect("no panic"), 200, "who waited is served when somebody leaves");
+    working[1].abort();
+    let metric = async || gateway.metric("backend_in_flight{backend=\"one\"}").await;
+    eventually("nothing is in flight", async || (metric().await == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn the_gateway_as_a_whole_takes_so_much_and_health_always_answers() {
+    let stub = Stub::start().await;
+    let gateway = gateway(&stub, "in_flight: 2, queue: { length: 0 }", "", "").await;
+    stub.act(Act::Hang);
+    let working = [send(&gateway), send(&gateway)];
+    eventually("two are under way", async || (stub.waiting() == 2).then_some(())).await;
+    assert_eq!(send(&gateway).await.expect("no panic"), 503);
+    for path in ["/health", "/ready", "/metrics"] {
+        assert_eq!(http().get(gateway.at(path)).send().await.expect("an answer").status(), 200, "{path}");
+    }
+    assert_eq!(gateway.metric("overload_refusals_total{reason=\"in_flight\"}").await, 1);
+    working.iter().for_each(tokio::task::JoinHandle::abort);
+    stub.act(Act::Echo);
+    eventually("there is room again", async || (send(&gateway).await.ok()? == 200).then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_address_that_floods_is_turned_away_before_anything_is_asked() {
+    let stub = Stub::start().await;
+    let gateway = gateway(&stub, "requests_per_ip: 20", "", "").await;
+    let mut refused = 0;
+    for _ in 0..200 {
+        refused += usize::from(send(&gateway).await.expect("no panic") == 429);
+    }
+    assert!(refused > 0, "200 requests at once are more than 20 in a second on any machine that runs tests");
+    assert_eq!(http().get(gateway.at("/health")).send().await.expect("an answer").status(), 200);
+    assert!(stub.calls() <= 200 - refused);
+}
