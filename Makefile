@@ -30,6 +30,7 @@ check: tools
 ## Measure the gateway beside a bare Pingora proxy and nginx
 bench: tools
 	@command -v nginx >/dev/null || $(MAKE) --no-print-directory install PACKAGES=nginx
+	@command -v redis-server >/dev/null || $(MAKE) --no-print-directory install PACKAGES=redis-server
 	cargo build --release --locked --bin mcp-gateway
 	cargo run --release --locked -p bench
 

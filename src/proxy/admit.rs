@@ -142,35 +142,19 @@ async fn rest<'b>(
     body: &'b Bytes,
     form: Form,
 ) -> Verdict<Rest<'b>> {
-    // May they: each request on its own, so that one that is refused does not take a batch with it.
-    let judged = |ctx: &Ctx, request: rest::Request<'b>| {
-        let call = request.call();
-        permit(ctx, &caller, &pool, &call)?;
-        audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(&call)));
-        Ok(request)
-    };
-    // How often.
     let often = Often { state, headers: &client.req_header().headers, principal: &caller.principal, server: &pool.server };
     let mut granted = Granted::default();
     let payload = match rest::Payload::read(body)? {
-        rest::Payload::One(request) => {
-            let request = judged(ctx, request)?;
-            granted = often.admit(ctx, &request.call()).await?;
-            rest::Payload::One(request)
-        }
+        rest::Payload::One(request) => rest::Payload::One(element(ctx, &caller, &pool, &often, &mut granted, request).await?),
         rest::Payload::Batch(requests) => {
-            let mut admitted = Vec::with_capacity(requests.len());
+            let mut judged = Vec::with_capacity(requests.len());
             for request in requests {
-                let request = match request.and_then(|request| judged(ctx, request)) {
-                    Ok(request) => often.admit(ctx, &request.call()).await.map(|more| {
-                        granted.join(more);
-                        request
-                    }),
+                judged.push(match request {
+                    Ok(request) => element(ctx, &caller, &pool, &often, &mut granted, request).await,
                     refused => refused,
-                };
-                admitted.push(request);
+                });
             }
-            rest::Payload::Batch(admitted)
+            rest::Payload::Batch(judged)
         }
     };
     ctx.notice = granted.notice.take();
@@ -223,6 +207,22 @@ async fn native<'b>(
     let token = who::token(&pool, &caller.principal, &request.headers);
     let affinity = who::affinity(&pool, &caller.principal, ctx, &request.headers);
     Ok(Native { granted, pool, principal: caller.principal, token, affinity, call, may_list, session, body: body.clone() })
+}
+
+/// May they, and how often: each request on its own, so that one that is refused does not take a batch with it.
+async fn element<'b>(
+    ctx: &Ctx,
+    caller: &Caller,
+    pool: &Pool,
+    often: &Often<'_>,
+    granted: &mut Granted,
+    request: rest::Request<'b>,
+) -> Verdict<rest::Request<'b>> {
+    let call = request.call();
+    permit(ctx, caller, pool, &call)?;
+    audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(&call)));
+    granted.join(often.admit(ctx, &call).await?);
+    Ok(request)
 }
 
 /// May they, and are the arguments such as the tool takes.

@@ -42,6 +42,29 @@ roles:
     )
 }
 
+/// No traffic control at all.
+pub const BARE: &str = "circuit_breaker: { enabled: false }\n";
+
+/// All that is decided in the process: limits that admit everything, and are counted all the same.
+pub const TRAFFIC: &str = "\
+circuit_breaker: { failure_threshold: 5 }
+rate_limits:
+  rules: [ { name: calls, match: { server: bench, tool: \"ec*\" }, by: [ip], rate: 4000000/s } ]
+";
+
+/// A limit that is kept in Redis.
+pub fn shared(redis: SocketAddr) -> String {
+    format!(
+        "\
+circuit_breaker: {{ enabled: false }}
+redis: {{ url: \"redis://{redis}/0\" }}
+rate_limits:
+  store: redis
+  rules: [ {{ name: calls, match: {{ server: bench, tool: \"ec*\" }}, by: [ip], rate: 500000/s }} ]
+"
+    )
+}
+
 fn configuration(dir: &Path, listen: SocketAddr, origin: SocketAddr) -> String {
     let dir = dir.display();
     format!(

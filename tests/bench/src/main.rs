@@ -16,6 +16,7 @@ mod memory;
 mod nginx;
 mod origin;
 mod process;
+mod redis;
 mod rounds;
 mod row;
 mod stand;

@@ -16,6 +16,12 @@ pub enum Row {
     GatewayGuarded,
     /// The gateway, POST /api/mcp/{server}
     GatewayRest,
+    /// The native lane with the circuit breaker switched off: what traffic control is compared with
+    GatewayBare,
+    /// The same with a local rate limit, a routing rule, the breaker and max_in_flight
+    GatewayTraffic,
+    /// The same with a rate limit shared in Redis
+    GatewayShared,
 }
 
 /// A process under test; the gateway serves two rows, and one with authentication.
@@ -26,6 +32,9 @@ pub enum Subject {
     Nginx,
     Gateway,
     GatewayGuarded,
+    GatewayBare,
+    GatewayTraffic,
+    GatewayShared,
 }
 
 /// The form a call is made in.
@@ -49,6 +58,8 @@ pub const SIZES: [Size; 2] = [Size::Small, Size::Large];
 impl Row {
     /// What the others are compared with.
     pub const YARDSTICK: Self = Self::Pingora;
+    /// What traffic control is compared with.
+    pub const BARE: Self = Self::GatewayBare;
 
     pub fn subject(self) -> Subject {
         match self {
@@ -57,6 +68,9 @@ impl Row {
             Self::Nginx => Subject::Nginx,
             Self::GatewayNative | Self::GatewayRest => Subject::Gateway,
             Self::GatewayGuarded => Subject::GatewayGuarded,
+            Self::GatewayBare => Subject::GatewayBare,
+            Self::GatewayTraffic => Subject::GatewayTraffic,
+            Self::GatewayShared => Subject::GatewayShared,
         }
     }
 
@@ -76,6 +90,9 @@ impl Row {
             Self::GatewayNative => "gateway-native",
             Self::GatewayGuarded => "gateway-guarded",
             Self::GatewayRest => "gateway-rest",
+            Self::GatewayBare => "gateway-bare",
+            Self::GatewayTraffic => "gateway-traffic",
+            Self::GatewayShared => "gateway-shared",
         }
     }
 }
@@ -88,7 +105,15 @@ impl Subject {
             Self::Nginx => "nginx",
             Self::Gateway => "gateway",
             Self::GatewayGuarded => "gateway-guarded",
+            Self::GatewayBare => "gateway-bare",
+            Self::GatewayTraffic => "gateway-traffic",
+            Self::GatewayShared => "gateway-shared",
         }
+    }
+
+    /// Whether it is the gateway, in any configuration.
+    pub fn is_gateway(self) -> bool {
+        !matches!(self, Self::Pingora | Self::PingoraNosteal | Self::Nginx)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::cpu::Cores;
 use crate::process::Process;
 use crate::row::Subject;
-use crate::{gateway, nginx};
+use crate::{gateway, nginx, redis};
 
 pub struct Stand {
     // Dropped in this order: a process before the directory it writes to.
@@ -28,6 +28,8 @@ pub struct Running {
     pub addr: SocketAddr,
     pub core: usize,
     pub process: Process,
+    /// What it needs besides.
+    _beside: Option<Process>,
 }
 
 impl Stand {
@@ -45,17 +47,25 @@ impl Stand {
         let addr = free_addr()?;
         let dir = self.dir.path().join(format!("{}-{}", subject.name(), addr.port()));
         fs::create_dir(&dir)?;
+        let mut beside = None;
         let command = match subject {
             Subject::Pingora => self.bare(addr, &[])?,
             Subject::PingoraNosteal => self.bare(addr, &["--no-steal"])?,
             Subject::Nginx => nginx::command(&dir, addr, self.origin)?,
             Subject::Gateway => gateway::command(&self.gateway, &dir, addr, self.origin, "")?,
             Subject::GatewayGuarded => gateway::command(&self.gateway, &dir, addr, self.origin, &gateway::guard())?,
+            Subject::GatewayBare => gateway::command(&self.gateway, &dir, addr, self.origin, gateway::BARE)?,
+            Subject::GatewayTraffic => gateway::command(&self.gateway, &dir, addr, self.origin, gateway::TRAFFIC)?,
+            Subject::GatewayShared => {
+                let port = free_addr()?;
+                beside = Some(redis::start(port, self.cores, &dir).await?);
+                gateway::command(&self.gateway, &dir, addr, self.origin, &gateway::shared(port))?
+            }
         };
         let mut process = Process::start(subject.name(), command, self.cores.proxy, self.cores, &dir)?;
-        let path = if matches!(subject, Subject::Gateway | Subject::GatewayGuarded) { "/ready" } else { "/health" };
+        let path = if subject.is_gateway() { "/ready" } else { "/health" };
         process.ready(addr, path).await?;
-        Ok(Running { subject, addr, core: self.cores.proxy, process })
+        Ok(Running { subject, addr, core: self.cores.proxy, process, _beside: beside })
     }
 
     fn bare(&self, listen: SocketAddr, flags: &[&str]) -> Result<Command> {
