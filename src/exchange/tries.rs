@@ -121,7 +121,7 @@ impl Tries<'_> {
         let mut patience = std::pin::pin!(tokio::time::sleep(after));
         let (mut count, mut hedged) = (1, false);
         let mut last = None;
-        loop {
+        while !running.is_empty() {
             let kind = tokio::select! {
                 biased;
                 Some(mut done) = running.next() => match self.judge::<A>(&mut done) {
@@ -131,10 +131,11 @@ impl Tries<'_> {
                         kind
                     }
                 },
-                () = &mut patience, if !hedged => Retry::Hedge,
-                else => break,
+                () = &mut patience, if !hedged => {
+                    hedged = true;
+                    Retry::Hedge
+                }
             };
-            hedged |= kind == Retry::Hedge;
             if count <= self.pool.policy.balancer.retries.max
                 && !self.is_late()
                 && let Some((index, trial)) = self.next(&tried, kind).await
