@@ -10,13 +10,15 @@ use url::Url;
 
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
-use super::{Access, Config, Limits, LoadBalancer, Log, Observability, Redis, Secret, Server, Tls, auth, backends, env, roles, units};
+use super::{
+    Access, Config, Limits, LoadBalancer, Log, Observability, Redis, Secret, Server, Tls, auth, backends, discovery, env, roles, units,
+};
 
 /// Checking more often than this would be load, not health.
 pub(super) const SOONEST: Duration = Duration::from_millis(50);
 
 /// Sections of the contract whose feature this version does not have yet.
-const LATER: &[&str] = &["circuit_breaker", "discovery", "routes", "versions", "rate_limits", "transform", "analytics"];
+const LATER: &[&str] = &["circuit_breaker", "routes", "versions", "rate_limits", "transform", "analytics"];
 
 pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
     let mut document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax(name, &error)])?;
@@ -35,7 +37,7 @@ pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> 
     }
 }
 
-fn syntax(name: &str, error: &serde_yaml::Error) -> Problem {
+pub(super) fn syntax(name: &str, error: &serde_yaml::Error) -> Problem {
     let line = error.location().map(|location| location.line());
     Problem { source: name.to_owned(), line, path: String::new(), message: format!("not valid YAML: {error}") }
 }
@@ -70,7 +72,8 @@ fn config(root: &Section<'_>) -> Config {
     let interval = positive(&load_balancer, "health_check_interval", 30).max(SOONEST);
     let server = server(root.section("server"));
     let config = Config {
-        backends: backends::backends(root, interval),
+        backends: backends::backends(root, interval, root.has("discovery") || registered(root, &server)),
+        discovery: discovery::discovery(&root.section("discovery"), interval),
         load_balancer: balancer(load_balancer),
         auth: auth::auth(root, &server.state_dir),
         roles: roles::roles(root),
@@ -82,6 +85,12 @@ fn config(root: &Section<'_>) -> Config {
     roles::check_roles(root, config.auth.as_ref(), &config.roles);
     root.finish();
     config
+}
+
+/// Whether the operator said that all backends are to be registered: a list that is empty, and a listener to do it.
+fn registered(root: &Section<'_>, server: &Server) -> bool {
+    let empty = root.value("backends").is_some_and(|list| list.as_sequence().is_some_and(Vec::is_empty));
+    empty && server.admin.is_some()
 }
 
 /// The cache is not there yet; switching it off is the one thing that can be asked of it.
@@ -130,7 +139,7 @@ fn session_secret(section: &Section<'_>) -> Option<Secret> {
     Some(Secret::new(secret))
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an IP address and port, such as 0.0.0.0:8080 or [::]:8080"))
 }
 

@@ -57,6 +57,10 @@ pub struct Metrics {
     backend_requests: IntCounterVec,
     backend_time: HistogramVec,
     backend_in_flight: IntGaugeVec,
+    backend_draining: IntGaugeVec,
+    discovery_up: IntGaugeVec,
+    discovery_backends: IntGaugeVec,
+    discovery_rejected: IntCounterVec,
     auth_decisions: IntCounterVec,
     pub tenant_requests: IntCounterVec,
     pub reloads: IntCounterVec,
@@ -83,6 +87,10 @@ impl Metrics {
             backend_requests: counters(r, "backend_requests_total", "Requests sent to the backend.", &["backend", "status"]),
             backend_time: histograms(r, "backend_response_time_seconds", "Time to the backend's response header.", &["backend"], SECONDS),
             backend_in_flight: gauges(r, "backend_in_flight", "Requests the backend is working on.", &["backend"]),
+            backend_draining: gauges(r, "backend_draining", "1 while the backend is given no new requests.", &["backend"]),
+            discovery_up: gauges(r, "discovery_up", "1 while the source can be asked and is in step.", &["source"]),
+            discovery_backends: gauges(r, "discovery_backends", "Backends the source last told.", &["source"]),
+            discovery_rejected: counters(r, "discovery_rejected_total", "What the source told that is no backend.", &["source"]),
             auth_decisions: counters(r, "auth_decisions_total", "Callers recognised or refused.", &["way", "decision"]),
             tenant_requests: counters(
                 r,
@@ -131,6 +139,7 @@ impl Metrics {
             up: self.backend_up.with_label_values(&[name]),
             time: self.backend_time.with_label_values(&[name]),
             in_flight: self.backend_in_flight.with_label_values(&[name]),
+            draining: self.backend_draining.with_label_values(&[name]),
             statuses: STATUSES.map(|status| self.backend_requests.with_label_values(&[name, status])),
         }
     }
@@ -140,9 +149,28 @@ impl Metrics {
         let _ = self.backend_up.remove_label_values(&[name]);
         let _ = self.backend_time.remove_label_values(&[name]);
         let _ = self.backend_in_flight.remove_label_values(&[name]);
+        let _ = self.backend_draining.remove_label_values(&[name]);
         for status in STATUSES {
             let _ = self.backend_requests.remove_label_values(&[name, status]);
         }
+    }
+}
+
+impl Metrics {
+    /// Handles for one source of backends.
+    pub fn discovery(&self, source: &str) -> DiscoveryMeter {
+        DiscoveryMeter {
+            up: self.discovery_up.with_label_values(&[source]),
+            backends: self.discovery_backends.with_label_values(&[source]),
+            rejected: self.discovery_rejected.with_label_values(&[source]),
+        }
+    }
+
+    /// Drops the series of a source that is configured no more.
+    pub fn forget_discovery(&self, source: &str) {
+        let _ = self.discovery_up.remove_label_values(&[source]);
+        let _ = self.discovery_backends.remove_label_values(&[source]);
+        let _ = self.discovery_rejected.remove_label_values(&[source]);
     }
 }
 
@@ -184,6 +212,7 @@ pub struct BackendMeter {
     pub up: IntGauge,
     time: Histogram,
     pub in_flight: IntGauge,
+    pub draining: IntGauge,
     statuses: [IntCounter; 6],
 }
 
@@ -196,6 +225,20 @@ impl BackendMeter {
         };
         self.statuses[index].inc();
         self.time.observe(elapsed.as_secs_f64());
+    }
+}
+
+/// Handles for one source of backends.
+pub struct DiscoveryMeter {
+    pub up: IntGauge,
+    backends: IntGauge,
+    pub rejected: IntCounter,
+}
+
+impl DiscoveryMeter {
+    /// Notes how many backends the source has.
+    pub fn found(&self, count: usize) {
+        self.backends.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 

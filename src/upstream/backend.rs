@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -39,6 +39,7 @@ pub struct Backend {
     turn: AtomicUsize,
     /// Unix time of the last health check in seconds; 0 before the first.
     checked: AtomicI64,
+    draining: AtomicBool,
 }
 
 impl Backend {
@@ -67,6 +68,7 @@ impl Backend {
                 ready: ArcSwap::default(),
                 turn: AtomicUsize::new(0),
                 checked: AtomicI64::new(0),
+                draining: AtomicBool::new(false),
                 conf: Arc::clone(conf),
                 thresholds: thresholds.clone(),
             }
@@ -80,6 +82,16 @@ impl Backend {
 
     pub fn is_healthy(&self) -> bool {
         !self.ready.load().is_empty()
+    }
+
+    /// Whether it is given no new requests; those under way and sessions that are resumed go on.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+        self.meter.draining.set(i64::from(draining));
     }
 
     /// A healthy address, each in turn.

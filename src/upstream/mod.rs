@@ -3,7 +3,7 @@
 //!
 //! Reading order: `backend` (one instance), `pool` (who serves what), `balance` (whose turn), `ask` and `answer` (one
 //! JSON-RPC request to one backend), `cancel` (a request nobody waits for), `exchange` (tokens on a caller's behalf), `session_pool` (our
-//! legacy sessions), `catalog` (learning), `health`, `peer`, `facts`.
+//! legacy sessions), `catalog` (learning), `health`, `peer`, `facts`, `discovery` (where backends come from).
 
 mod answer;
 pub mod ask;
@@ -11,6 +11,7 @@ pub mod backend;
 pub mod balance;
 mod cancel;
 pub mod catalog;
+pub mod discovery;
 pub mod exchange;
 pub mod facts;
 pub mod health;
@@ -26,8 +27,9 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 
 use self::backend::Backend;
+use self::discovery::Sources;
 use self::pool::{Directory, Pool};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::egress::Client;
 use crate::observe::metrics::Metrics;
 
@@ -46,12 +48,23 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Builds the set for `config`; backends of `old` whose configuration is the same live on.
+    /// Builds the set for `config`; backends of `old` whose configuration is the same live on. `discovered` ones that
+    /// cannot be used are told and left out.
     ///
     /// # Errors
-    /// What a backend names that cannot be used.
-    pub fn build(config: &Config, old: Option<&Self>, metrics: &Metrics, probes: &Arc<Client>) -> Result<Self, String> {
-        let backends = config.backends.iter().map(|conf| {
+    /// What a configured backend names that cannot be used.
+    pub fn build(
+        config: &Config,
+        discovered: &Sources,
+        old: Option<&Self>,
+        metrics: &Metrics,
+        probes: &Arc<Client>,
+    ) -> Result<Self, String> {
+        let usable = |conf: &&Arc<config::Backend>| {
+            let fault = discovered.get(&conf.name).and_then(|_| discovery::usable(conf).err());
+            fault.as_ref().inspect(|fault| log::error!("backend {} is left out: {fault}", conf.name)).is_none()
+        };
+        let backends = config.backends.iter().filter(usable).map(|conf| {
             let same = |backend: &&Arc<Backend>| backend.conf == *conf && backend.thresholds == config.load_balancer;
             let kept = old.and_then(|old| old.backends.iter().find(same));
             match kept {

@@ -74,7 +74,7 @@ impl Pool {
     /// The next member in turn that is healthy, can do what is wanted and is not in `tried`.
     pub fn pick(&self, ask: Ask<'_>, tried: &Tried) -> Option<(usize, &Member)> {
         let chosen = self.balance.pick(|i| match &self.members[i] {
-            member if !member.backend.is_healthy() => Standing::Out,
+            member if !member.backend.is_healthy() || member.backend.is_draining() => Standing::Out,
             member if tried.all_of(i, member) || !member.can(ask) => Standing::Passed,
             _ => Standing::Good,
         })?;
