@@ -85,6 +85,9 @@ impl Admin {
             (method, path) if path == "/admin/keys" || path.starts_with("/admin/keys/") => {
                 super::keys::answer(&snapshot, client, &method.clone(), path).await
             }
+            (method, path) if path == "/admin/backends" || path.starts_with("/admin/backends/") => {
+                super::backends::answer(&self.state, client, &method.clone(), path).await
+            }
             (_, "/health" | "/ready" | "/metrics" | "/admin/config" | "/admin/csrf") => Err(Reject::method_not_allowed("GET")),
             (_, "/admin/reload") => Err(Reject::method_not_allowed("POST")),
             _ => Err(Reject::new(Code::NotFound, "no such path on the admin listener")),

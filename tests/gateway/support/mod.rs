@@ -3,7 +3,9 @@
 //! gave.
 
 pub mod alternator;
+pub mod etcd;
 pub mod gateway;
+pub mod names;
 pub mod part;
 pub mod process;
 pub mod redis;
