@@ -18,6 +18,7 @@ use crate::extend::Extensions;
 use crate::mcp::session::Sealer;
 use crate::observe::metrics::Metrics;
 use crate::upstream::Upstream;
+use crate::upstream::backend::Backend;
 use crate::upstream::discovery::{Merged, Registry, Sources};
 
 /// How long a reload waits for new backends to show themselves before it publishes all the same.
@@ -144,7 +145,10 @@ impl State {
         } else {
             Arc::new(Auth::build(&config, Some(&old.auth), &self.shared.extensions)?)
         };
-        upstream.acquaint(&self.shared.probes, patience).await;
+        // One that takes the place of a healthy one is waited for: until it is checked there would be nobody.
+        let serving: HashSet<&str> = old.upstream.backends.iter().filter(|b| b.is_healthy()).map(|b| b.name()).collect();
+        let limit = |backend: &Backend| if serving.contains(backend.name()) { ACQUAINT } else { patience };
+        upstream.acquaint(&self.shared.probes, limit).await;
         let snapshot = Snapshot {
             revision: old.revision + 1,
             access: Access::new(&config),

@@ -94,11 +94,10 @@ impl Upstream {
         self.directory.load().pools.get(server).cloned()
     }
 
-    /// Checks and asks every backend not known yet, up to `limit`, so that a new set can take traffic when published.
-    pub async fn acquaint(&self, probes: &Client, limit: Duration) {
+    /// Checks and asks every backend not known yet, each up to its `limit`, so that a new set can take traffic when published.
+    pub async fn acquaint(&self, probes: &Client, limit: impl Fn(&Backend) -> Duration) {
         let strangers = self.backends.iter().filter(|backend| backend.last_check().is_none());
-        let all = join_all(strangers.map(|backend| visit(backend, probes)));
-        let _ = tokio::time::timeout(limit, all).await;
+        join_all(strangers.map(|backend| tokio::time::timeout(limit(backend), visit(backend, probes)))).await;
         self.gather();
     }
 }

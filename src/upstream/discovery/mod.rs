@@ -13,7 +13,7 @@ mod known;
 pub mod registry;
 mod tending;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,9 @@ use crate::egress::dial::Dialer;
 
 pub use self::registry::{Merged, Registry};
 pub use self::tending::Tending;
+
+/// Causes told of one outage.
+const CAUSES: usize = 16;
 
 /// Where a backend comes from, the one that wins a name clash first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -100,6 +103,11 @@ impl Feed {
         }
     }
 
+    /// Whether what it told must be remembered for a start without it.
+    const fn is_far(&self) -> bool {
+        !matches!(self, Self::Admin { place: Place::File(_), .. })
+    }
+
     /// Whose set it is: what was remembered of another place is not this one's.
     fn identity(&self) -> String {
         match self {
@@ -153,24 +161,26 @@ pub fn usable(conf: &Backend) -> Result<(), String> {
 /// Says once that a feed cannot be asked, and once that it can again.
 struct Outage<'f> {
     label: &'f str,
-    told: Option<String>,
+    /// The causes told since it began: endpoints that are tried in turn may each have their own.
+    told: BTreeSet<String>,
 }
 
 impl<'f> Outage<'f> {
     const fn new(label: &'f str) -> Self {
-        Self { label, told: None }
+        Self { label, told: BTreeSet::new() }
     }
 
     fn begin(&mut self, cause: String) {
-        if self.told.as_ref() != Some(&cause) {
+        if self.told.len() < CAUSES && !self.told.contains(&cause) {
             log::error!("discovery, {}: {cause}; the backends last told go on serving", self.label);
-            self.told = Some(cause);
+            self.told.insert(cause);
         }
     }
 
     fn end(&mut self) {
-        if self.told.take().is_some() {
+        if !self.told.is_empty() {
             log::info!("discovery, {}: can be asked again", self.label);
+            self.told.clear();
         }
     }
 }

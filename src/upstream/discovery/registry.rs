@@ -68,7 +68,7 @@ impl Registry {
     /// Takes the whole set of a feed; the version it becomes part of.
     pub fn put(&self, feed: &Feed, set: Set) -> u64 {
         let mut known = lock(&self.known);
-        let old = known.insert((feed.source(), feed.label()), Known { set, identity: feed.identity(), kept: false });
+        let old = known.insert((feed.source(), feed.label()), Known { set, identity: feed.identity(), kept: !feed.is_far() });
         let place = known.get_mut(&(feed.source(), feed.label())).expect("inserted above");
         if let Some(old) = old.filter(|old| old.set == place.set && old.identity == place.identity) {
             place.kept = old.kept;

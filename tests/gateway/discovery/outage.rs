@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{by_etcd, call, has, shown, value, yaml};
 use crate::support::etcd::Etcd;
 use crate::support::gateway::Gateway;
+use crate::support::relay::Relay;
 use crate::support::stub::Stub;
 use crate::support::{eventually, http};
 
@@ -121,6 +122,51 @@ async fn the_next_endpoint_is_asked_when_one_does_not_answer() {
     let gateway = Gateway::start_unready(&yaml).await;
     has(&gateway, &["one"]).await;
     up(&gateway, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_silently_died_is_noticed_though_etcd_answers() {
+    let (etcd, one, two) = (Etcd::start().await, Stub::start().await, Stub::start().await);
+    etcd.put("/backends/one", &value(&one, "")).await;
+    let port = etcd.url().rsplit_once(':').expect("a port").1.parse().expect("a number");
+    let relay = Relay::start(port, "/v3/watch").await;
+    let mut gateway = Gateway::start_unready(&yaml(&etcd, "", "").replace(&etcd.url(), &format!("http://{}", relay.address))).await;
+    has(&gateway, &["one"]).await;
+    etcd.put("/backends/two", &value(&two, "")).await;
+    has(&gateway, &["one", "two"]).await;
+    for rest in [vec!["one"], vec!["one", "two"]] {
+        relay.deafen();
+        match rest.len() {
+            1 => etcd.delete("/backends/two").await,
+            _ => drop(etcd.put("/backends/two", &value(&two, "")).await),
+        }
+        has(&gateway, &rest).await;
+    }
+    gateway.process.says("the watch is behind; listing anew").await;
+    assert_eq!(gateway.metric("discovery_up{source=\"etcd\"}").await, 1, "that is no outage");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_without_a_quorum_are_not_believed_and_take_nothing_away() {
+    let (mut cluster, one, two) = (Etcd::cluster().await, Stub::start().await, Stub::start().await);
+    cluster[0].put("/backends/one", &value(&one, "")).await;
+    let endpoints: Vec<String> = cluster.iter().map(|member| format!("\"{}\"", member.url())).collect();
+    let first = format!("\"{}\"", cluster[0].url());
+    let gateway = Gateway::start_unready(&yaml(&cluster[0], "", "").replace(&first, &endpoints.join(", "))).await;
+    has(&gateway, &["one"]).await;
+    // One of three may go, the one that is asked at that.
+    cluster[0].stop().await;
+    cluster[1].put("/backends/two", &value(&two, "")).await;
+    has(&gateway, &["one", "two"]).await;
+    cluster[1].stop().await;
+    up(&gateway, 0).await;
+    for _ in 0..20 {
+        assert_eq!(call(&gateway).await.0, 200);
+    }
+    cluster[0].resume().await;
+    up(&gateway, 1).await;
+    cluster[0].delete("/backends/one").await;
+    has(&gateway, &["two"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures::future::join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -14,10 +15,9 @@ use super::{eventually, http};
 
 /// An etcd, running or stopped; it is killed when dropped.
 pub struct Etcd {
-    ports: [u16; 2],
+    member: Member,
     dir: TempDir,
     process: Process,
-    tls: Option<[PathBuf; 2]>,
     token: Option<String>,
     client: reqwest::Client,
 }
@@ -35,16 +35,33 @@ impl Etcd {
     async fn run(tls: Option<[PathBuf; 2]>, client: reqwest::Client) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         loop {
-            let ports = [free(), free()];
+            let mut member = Member { name: "alone".to_owned(), ports: [free(), free()], tls: tls.clone(), cluster: String::new() };
+            member.cluster = member.peer();
             // Somebody else may have been given a port meanwhile.
-            if let Some(process) = serve(ports, &dir, tls.as_ref()).await {
-                return Self { ports, dir, process, tls, token: None, client };
+            if let Some(process) = serve(&member, &dir).await {
+                return Self { member, dir, process, token: None, client };
+            }
+        }
+    }
+
+    /// Three that must agree by two.
+    pub async fn cluster() -> Vec<Self> {
+        loop {
+            let member = |i| Member { name: format!("m{i}"), ports: [free(), free()], tls: None, cluster: String::new() };
+            let mut members: Vec<Member> = (0..3).map(member).collect();
+            let cluster = members.iter().map(Member::peer).collect::<Vec<_>>().join(",");
+            members.iter_mut().for_each(|member| member.cluster.clone_from(&cluster));
+            let dirs: Vec<TempDir> = members.iter().map(|_| tempfile::tempdir().expect("a temporary folder")).collect();
+            let processes = join_all(members.iter().zip(&dirs).map(async |(member, dir)| serve(member, dir).await)).await;
+            if let Some(processes) = processes.into_iter().collect::<Option<Vec<_>>>() {
+                let all = members.into_iter().zip(dirs).zip(processes);
+                return all.map(|((member, dir), process)| Self { member, dir, process, token: None, client: http() }).collect();
             }
         }
     }
 
     pub fn url(&self) -> String {
-        format!("{}://localhost:{}", if self.tls.is_some() { "https" } else { "http" }, self.ports[0])
+        format!("{}://localhost:{}", if self.member.tls.is_some() { "https" } else { "http" }, self.member.ports[0])
     }
 
     /// Lets it accept connections and answer nothing, until it wakes.
@@ -62,7 +79,7 @@ impl Etcd {
 
     /// Starts a stopped one on its ports, with its data.
     pub async fn resume(&mut self) {
-        let again = async || serve(self.ports, &self.dir, self.tls.as_ref()).await;
+        let again = async || serve(&self.member, &self.dir).await;
         self.process = eventually("etcd is back on its port", again).await;
     }
 
@@ -82,11 +99,16 @@ impl Etcd {
     }
 
     pub async fn put(&self, key: &str, value: &str) -> i64 {
-        revision(&self.ask("kv/put", &json!({ "key": STANDARD.encode(key), "value": STANDARD.encode(value) })).await)
+        self.write("kv/put", &json!({ "key": STANDARD.encode(key), "value": STANDARD.encode(value) })).await
     }
 
     pub async fn delete(&self, key: &str) {
-        self.ask("kv/deleterange", &json!({ "key": STANDARD.encode(key) })).await;
+        self.write("kv/deleterange", &json!({ "key": STANDARD.encode(key) })).await;
+    }
+
+    /// The revision of a write; one that the members could not agree on is made again.
+    async fn write(&self, path: &str, body: &Value) -> i64 {
+        eventually("etcd writes", async || self.ask(path, body).await["header"]["revision"].as_str()?.parse().ok()).await
     }
 
     /// A key that goes when `seconds` pass without anybody caring.
@@ -121,23 +143,35 @@ impl Etcd {
     }
 }
 
-pub fn revision(answer: &Value) -> i64 {
-    let revision = answer["header"]["revision"].as_str().and_then(|text| text.parse().ok());
-    revision.unwrap_or_else(|| panic!("no revision: {answer}"))
-}
-
 fn free() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
 }
 
+/// How one is started, and started again.
+struct Member {
+    name: String,
+    /// For clients and for the other members.
+    ports: [u16; 2],
+    /// Certificate and key.
+    tls: Option<[PathBuf; 2]>,
+    /// All members.
+    cluster: String,
+}
+
+impl Member {
+    fn peer(&self) -> String {
+        format!("{}=http://127.0.0.1:{}", self.name, self.ports[1])
+    }
+}
+
 /// `None` if it ended before it was ready, as it does when a port is taken.
-async fn serve(ports: [u16; 2], dir: &TempDir, tls: Option<&[PathBuf; 2]>) -> Option<Process> {
+async fn serve(member: &Member, dir: &TempDir) -> Option<Process> {
     let mut command = Command::new(binary().await);
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let (client, peer) = (format!("{scheme}://127.0.0.1:{}", ports[0]), format!("http://127.0.0.1:{}", ports[1]));
-    command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client, "--listen-peer-urls", &peer]);
-    command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")]);
-    if let Some([cert, key]) = tls {
+    let scheme = if member.tls.is_some() { "https" } else { "http" };
+    let (client, peer) = (format!("{scheme}://127.0.0.1:{}", member.ports[0]), format!("http://127.0.0.1:{}", member.ports[1]));
+    command.args(["--name", &member.name, "--listen-client-urls", &client, "--advertise-client-urls", &client]);
+    command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer, "--initial-cluster", &member.cluster]);
+    if let Some([cert, key]) = &member.tls {
         command.arg("--cert-file").arg(cert).arg("--key-file").arg(key);
     }
     command.arg("--data-dir").arg(dir.path());

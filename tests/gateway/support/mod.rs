@@ -9,6 +9,7 @@ pub mod names;
 pub mod part;
 pub mod process;
 pub mod redis;
+pub mod relay;
 pub mod stub;
 
 use std::path::PathBuf;

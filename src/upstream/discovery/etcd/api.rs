@@ -137,7 +137,10 @@ impl<'c> Api<'c> {
         let body = encode(&Watch::from(prefix, &wire::end_of(prefix), revision));
         let mut incoming = self.authorized(&self.watch, &body).await?;
         incoming.set_wait(SILENCE);
-        Ok(Watching { incoming, read: BytesMut::new() })
+        let mut watching = Watching { incoming, read: BytesMut::new() };
+        // It begins by saying that it does, or why not.
+        tokio::time::timeout(self.conf.timeout.0, watching.next()).await.unwrap_or_else(|_| Err(Failure::TimedOut.into()))?;
+        Ok(watching)
     }
 
     async fn ask<A: for<'d> serde::Deserialize<'d>>(&self, site: &Site, body: &impl Serialize) -> Result<A, Fault> {

@@ -86,7 +86,7 @@ impl<'r> Keys<'r> {
         if known.value == value && (known.found.is_some() || !value.is_empty()) {
             return;
         }
-        let text = std::str::from_utf8(&value).map_err(|_| format!("etcd key {key}: not text"));
+        let text = std::str::from_utf8(&value).map_err(|_| format!("etcd key {}: not text", key.escape_debug()));
         match text.and_then(|text| Ok((super::read(key, text, self.interval)?, text.to_owned()))) {
             Ok((backend, written)) => known.found = Some(Found { backend, written }),
             Err(message) => {

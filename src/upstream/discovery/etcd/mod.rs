@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use self::api::{Api, Fault, Tip, Token, Watching};
 use self::keys::Keys;
@@ -34,7 +35,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// Every problem, without a secret.
 pub fn read(key: &str, text: &str, interval: Duration) -> Result<Arc<Backend>, String> {
     let name = key.rsplit('/').next().unwrap_or_default();
-    super::read(&format!("etcd key {key}"), text, name, interval)
+    super::read(&format!("etcd key {}", key.escape_debug()), text, name, interval)
 }
 
 /// Keeps the registry in step with etcd for as long as the task lives.
@@ -45,32 +46,40 @@ pub async fn run(feed: Feed, (conf, interval): (Etcd, Duration), registry: Arc<R
     let token = Token::default();
     let mut pause = PAUSES.0;
     loop {
+        let next = Instant::now() + pause;
+        pause = (pause * 2).min(PAUSES.1);
         for endpoint in &conf.endpoints {
-            let fault = match Api::new(endpoint, &conf, &client, &token) {
-                // Again at once while it answers: an end of the watch is no outage.
-                Ok(api) => loop {
-                    let mut reached = false;
-                    let fault = follow(&api, &mut keys, || {
-                        reached = true;
-                        meter.up.set(1);
-                        outage.end();
-                    })
-                    .await;
-                    match (&fault, reached) {
-                        (Fault::Compacted | Fault::Behind, true) => log::info!("discovery, etcd: {fault}; listing anew"),
-                        _ => break (fault, reached),
-                    }
-                },
-                Err(cause) => (Fault::Refused(cause), false),
+            let mut reached = || {
+                pause = PAUSES.0;
+                meter.up.set(1);
+                outage.end();
+            };
+            let cause = match Api::new(endpoint, &conf, &client, &token) {
+                Ok(api) => follow(&api, &mut keys, &mut reached).await.to_string(),
+                Err(cause) => cause,
             };
             meter.up.set(0);
-            outage.begin(format!("{endpoint}: {}", fault.0));
-            if fault.1 {
-                pause = PAUSES.0;
-            }
+            outage.begin(format!("{endpoint}: {cause}"));
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSES.1);
+        // Attempts that took their time have waited enough.
+        tokio::time::sleep_until(next).await;
+    }
+}
+
+/// Keeps in step until it cannot be asked. `reached` is called when it can.
+async fn follow(api: &Api<'_>, keys: &mut Keys<'_>, mut reached: impl FnMut()) -> Fault {
+    loop {
+        let mut in_step = false;
+        let fault = keep_in_step(api, keys, || {
+            in_step = true;
+            reached();
+        })
+        .await;
+        match fault {
+            // No outage: it answers, so it is listed anew at once.
+            Fault::Compacted | Fault::Behind if in_step => log::info!("discovery, etcd: {fault}; listing anew"),
+            _ => return fault,
+        }
     }
 }
 
@@ -81,7 +90,7 @@ enum Told {
 }
 
 /// Lists and watches until something ends it. `in_step` is called when the list is had and the watch begins.
-async fn follow(api: &Api<'_>, keys: &mut Keys<'_>, in_step: impl FnOnce()) -> Fault {
+async fn keep_in_step(api: &Api<'_>, keys: &mut Keys<'_>, in_step: impl FnOnce()) -> Fault {
     let list = match api.list().await {
         Ok(list) => list,
         Err(fault) => return fault,
@@ -134,7 +143,7 @@ async fn apply(keys: &mut Keys<'_>, told: &mut mpsc::Receiver<Told>) -> Fault {
         match told.recv().await {
             Some(Told::Events(events)) => keys.change(events),
             Some(Told::Newest(tip)) => {
-                let until = tokio::time::Instant::now() + GRACE;
+                let until = Instant::now() + GRACE;
                 while !keys.has(&tip) {
                     match tokio::time::timeout_at(until, told.recv()).await {
                         Ok(Some(Told::Events(events))) => keys.change(events),
