@@ -1,6 +1,7 @@
 //! What a request is served by. `Snapshot` is one configuration, built whole and swapped whole; a request holds the one
 //! it began with. `Shared` outlives reloads. `State` holds both and is what every service is given.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -20,9 +21,13 @@ use crate::mcp::session::Sealer;
 use crate::observe::metrics::Metrics;
 use crate::overload::{Gate, Lag};
 use crate::upstream::Upstream;
+use crate::upstream::backend::Backend;
+use crate::upstream::discovery::{Merged, Registry, Sources};
 
 /// How long a reload waits for new backends to show themselves before it publishes all the same.
 const ACQUAINT: Duration = Duration::from_secs(5);
+/// The same where discovered backends changed, which may be often.
+const GLANCE: Duration = Duration::from_secs(1);
 /// Idle upstream connections kept for each worker; a pool smaller than the concurrency costs 1.6× the CPU.
 const IDLE_PER_WORKER: usize = 1024;
 
@@ -30,7 +35,12 @@ const IDLE_PER_WORKER: usize = 1024;
 pub struct Snapshot {
     /// Counts up from 1 with every published configuration.
     pub revision: u64,
+    /// As it was written.
+    pub configured: Arc<Config>,
+    /// With the backends that were discovered.
     pub config: Arc<Config>,
+    /// Where those come from.
+    pub sources: Sources,
     pub access: Access,
     pub auth: Arc<Auth>,
     pub permits: Permits,
@@ -51,6 +61,8 @@ pub struct Shared {
     pub coarse: Coarse,
     pub lag: Arc<Lag>,
     pub life: Life,
+    /// Backends beside the configured ones.
+    pub discovery: Arc<Registry>,
     /// Asks the background service to reload.
     pub reload: mpsc::Sender<Reload>,
     /// What the binary adds.
@@ -81,12 +93,19 @@ impl State {
             coarse: Coarse::default(),
             lag: Arc::default(),
             life: Life::default(),
+            discovery: Arc::new(Registry::new(config.server.state_dir.clone())),
             reload,
             extensions,
         };
-        let upstream = Upstream::build(&config, None, &shared.metrics, &shared.probes)?;
+        let configured = Arc::new(config);
+        let merged = shared.discovery.merge(&configured);
+        let config = with_backends(&configured, &merged);
+        let upstream = Upstream::build(&config, &merged.sources, None, &shared.metrics, &shared.probes)?;
+        shared.discovery.serve(&merged);
         let snapshot = Snapshot {
             revision: 1,
+            configured,
+            sources: merged.sources,
             access: Access::new(&config),
             auth: Arc::new(Auth::build(&config, None, &shared.extensions)?),
             permits: Permits::new(&config.roles, config.auth.as_ref()),
@@ -109,8 +128,29 @@ impl State {
     /// # Errors
     /// What in the configuration cannot be used.
     pub async fn publish(&self, config: Config) -> Result<u64, String> {
+        let configured = Arc::new(config);
+        let merged = self.shared.discovery.merge(&configured);
+        self.build(configured, merged, ACQUAINT).await
+    }
+
+    /// Publishes what the registry of discovered backends has, if that is something else than what is served.
+    ///
+    /// # Errors
+    /// What cannot be used; the last good snapshot goes on serving.
+    pub async fn refresh(&self) -> Result<Option<u64>, String> {
         let old = self.snapshot();
-        let upstream = Upstream::build(&config, Some(&old.upstream), &self.shared.metrics, &self.shared.probes)?;
+        let merged = self.shared.discovery.merge(&old.configured);
+        if merged.backends == old.config.backends && merged.sources == old.sources {
+            self.shared.discovery.serve(&merged);
+            return Ok(None);
+        }
+        self.build(Arc::clone(&old.configured), merged, GLANCE).await.map(Some)
+    }
+
+    async fn build(&self, configured: Arc<Config>, merged: Merged, patience: Duration) -> Result<u64, String> {
+        let old = self.snapshot();
+        let config = with_backends(&configured, &merged);
+        let upstream = Upstream::build(&config, &merged.sources, Some(&old.upstream), &self.shared.metrics, &self.shared.probes)?;
         // Unchanged, it keeps what it remembers of tokens.
         let auth = if old.auth.is_of(&config) {
             Arc::clone(&old.auth)
@@ -118,7 +158,10 @@ impl State {
             Arc::new(Auth::build(&config, Some(&old.auth), &self.shared.extensions)?)
         };
         let limits = Limits::build(&config, Some(&old.limits), &self.shared.metrics)?;
-        upstream.acquaint(&self.shared.probes, ACQUAINT).await;
+        // One that takes the place of a healthy one is waited for: until it is checked there would be nobody.
+        let serving: HashSet<&str> = old.upstream.backends.iter().filter(|b| b.is_healthy()).map(|b| b.name()).collect();
+        let limit = |backend: &Backend| if serving.contains(backend.name()) { ACQUAINT } else { patience };
+        upstream.acquaint(&self.shared.probes, limit).await;
         let snapshot = Snapshot {
             revision: old.revision + 1,
             access: Access::new(&config),
@@ -126,16 +169,35 @@ impl State {
             permits: Permits::new(&config.roles, config.auth.as_ref()),
             limits: Arc::new(limits),
             gate: Gate::new(&config.server.limits, Some(&old.gate)),
+            configured,
             config: Arc::new(config),
+            sources: merged.sources.clone(),
             upstream: Arc::new(upstream),
         };
         let revision = snapshot.revision;
-        for gone in old.upstream.backends.iter().filter(|backend| snapshot.upstream.backends.iter().all(|b| b.name() != backend.name())) {
+        let names: HashSet<&str> = snapshot.upstream.backends.iter().map(|backend| backend.name()).collect();
+        for gone in old.upstream.backends.iter().filter(|backend| !names.contains(backend.name())) {
             self.shared.metrics.forget_backend(gone.name());
         }
+        self.mark_draining(&snapshot);
         self.snapshot.store(Arc::new(snapshot));
+        // Again, for a drain that began meanwhile and saw the old one only.
+        self.mark_draining(&self.snapshot());
+        self.shared.discovery.serve(&merged);
         Ok(revision)
     }
+
+    /// Has every backend know whether it is being drained.
+    pub fn mark_draining(&self, snapshot: &Snapshot) {
+        for backend in &snapshot.upstream.backends {
+            backend.set_draining(self.shared.discovery.is_draining(backend.name()));
+        }
+    }
+}
+
+/// The configuration that is served: as written, with the backends that were discovered.
+fn with_backends(configured: &Arc<Config>, merged: &Merged) -> Config {
+    Config { backends: merged.backends.clone(), ..(**configured).clone() }
 }
 
 /// Where the process is in its life.

@@ -2,7 +2,7 @@
 //! replicas, watched so that a key made or revoked anywhere is known everywhere within a second. What is known goes on
 //! serving while the store cannot be asked.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,11 +16,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::api_key::{Entry, Table};
-use super::key_store::{Changed, Store};
+use super::key_store::{self, Store};
 use crate::config::identity::Standing;
 use crate::config::key_hash;
 use crate::digest;
 use crate::reject::{Code, Reject, Verdict};
+use crate::store::records::{self, Changed};
 
 /// How often the store is looked at: a change is effective within twice that.
 const LOOK: Duration = Duration::from_millis(400);
@@ -53,7 +54,7 @@ pub struct Secret {
 }
 
 /// All keys by id.
-pub type Records = BTreeMap<String, Record>;
+pub type Records = records::Records<Record>;
 
 /// What an administrator wants.
 pub enum Wish {
@@ -229,7 +230,7 @@ impl Managed {
         let known = |id: &String| records.get(id).map(|record| record.last_used.max(others.get(id).copied()));
         let newer: Vec<_> = newer.filter(|(id, at)| known(id).is_some_and(|known| known < Some(*at))).collect();
         if !newer.is_empty()
-            && let Err(cause) = self.store.note_usage(newer).await
+            && let Err(cause) = key_store::note_usage(&self.store, newer).await
         {
             log::debug!("managed keys: the times of last use were not written: {cause}");
         }
@@ -238,7 +239,7 @@ impl Managed {
 
 impl Managed {
     async fn read_usage(&self) {
-        if let Ok(used) = self.store.usage().await {
+        if let Ok(used) = key_store::usage(&self.store).await {
             self.used.store(Arc::new(used));
         }
     }

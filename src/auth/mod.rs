@@ -330,7 +330,7 @@ fn managed(conf: &identity::ApiKeys, config: &Config, old: Option<&Auth>) -> Res
     }
     let store = match (&conf.store, &config.redis) {
         (KeyStore::File(path), _) => Store::File(path.clone()),
-        (KeyStore::Redis, Some(redis)) => Store::Redis(Box::new(Redis::new(redis)?)),
+        (KeyStore::Redis, Some(redis)) => Store::in_redis(Redis::new(redis)?),
         (KeyStore::Redis, None) => return Err("auth.api_keys.store.redis needs redis.url".to_owned()),
     };
     Ok(Managed::new(store))

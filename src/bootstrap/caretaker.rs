@@ -20,8 +20,8 @@ use crate::config::identity::KeyStore;
 use crate::config::{Config, Source, Tls};
 use crate::egress::Client;
 use crate::snapshot::{Reload, State};
-use crate::upstream;
 use crate::upstream::backend::Backend;
+use crate::upstream::{self, discovery};
 
 /// The background service.
 pub struct Caretaker {
@@ -55,6 +55,7 @@ impl Caretaker {
                     let result = self.reload(wish.because).await;
                     wish.told.and_then(|told| told.send(result).ok());
                 }
+                () = self.state.shared.discovery.changed() => self.refresh().await,
                 () = watch.changed() => {
                     self.reload_certificates();
                     let text = self.source.text();
@@ -89,6 +90,24 @@ impl Caretaker {
             }
         }
         result
+    }
+
+    /// Serves what was discovered.
+    async fn refresh(&self) {
+        match self.state.refresh().await {
+            Ok(None) => {}
+            Ok(Some(revision)) => {
+                let snapshot = self.state.snapshot();
+                let (all, found) = (snapshot.config.backends.len(), snapshot.sources.len());
+                log::info!("backends changed: serving configuration revision {revision} with {all}, {found} of them discovered");
+            }
+            Err(message) => {
+                log::error!("what was discovered is not served: {message}");
+                self.state.shared.discovery.give_up();
+            }
+        }
+        let registry = Arc::clone(&self.state.shared.discovery);
+        let _ = tokio::task::spawn_blocking(move || registry.keep()).await;
     }
 
     async fn publish(&self, mut config: Config) -> Result<u64, String> {
@@ -172,6 +191,7 @@ struct Tending {
     tasks: HashMap<usize, AbortHandle>,
     keys: KeyTending,
     limits: Option<(usize, AbortHandle)>,
+    discovery: discovery::Tending,
 }
 
 /// The loops that look after keys: the key sets of issuers, and the managed keys.
@@ -208,7 +228,7 @@ impl Tending {
     fn follow(&mut self, state: &Arc<State>) {
         let snapshot = state.snapshot();
         let key = |backend: &Arc<Backend>| Arc::as_ptr(backend).addr();
-        let current: Vec<usize> = snapshot.upstream.backends.iter().map(key).collect();
+        let current: HashSet<usize> = snapshot.upstream.backends.iter().map(key).collect();
         self.tasks.retain(|known, task| {
             let keep = current.contains(known);
             if !keep {
@@ -224,6 +244,8 @@ impl Tending {
                 old.abort();
             }
         }
+        let shared = &state.shared;
+        self.discovery.follow(&snapshot.configured, &shared.discovery, &shared.probes, &shared.metrics);
         for backend in &snapshot.upstream.backends {
             self.tasks.entry(key(backend)).or_insert_with(|| {
                 let changed = {

@@ -11,10 +11,11 @@ use super::check::{SOONEST, backend_url, label, positive, readable};
 use super::reader::Section;
 use super::{Backend, BackendTls, EraChoice, HealthCheck, Probe, Protocol, Secret, TokenExchange, auth};
 
-pub(super) fn backends(root: &Section<'_>, interval: Duration) -> Vec<Arc<Backend>> {
+/// `elsewhere`: others may come from elsewhere, where that is said (`discovery:`, or an empty list and an admin listener).
+pub(super) fn backends(root: &Section<'_>, interval: Duration, elsewhere: bool) -> Vec<Arc<Backend>> {
     let mut names = HashSet::new();
     let sections = root.sections("backends");
-    if sections.is_empty() {
+    if sections.is_empty() && !elsewhere {
         root.problem("backends", "list at least one backend, or set MCP_BACKENDS=name:url,…");
     }
     let mut list = Vec::new();
@@ -22,31 +23,43 @@ pub(super) fn backends(root: &Section<'_>, interval: Duration) -> Vec<Arc<Backen
         if let Some(name) = section.string("name").filter(|name| !names.insert(name.clone())) {
             section.problem("name", format!("`{name}` is already the name of another backend"));
         }
-        list.push(Arc::new(backend(section, interval)));
+        list.push(Arc::new(backend(&section, None, interval)));
     }
     list
 }
 
-fn backend(section: Section<'_>, interval: Duration) -> Backend {
-    section.not_yet(&["command"]);
-    let protocol = [("auto", Protocol::Auto), ("mcp", Protocol::Mcp), ("middleware", Protocol::Middleware)];
-    let era = [("auto", EraChoice::Auto), ("legacy", EraChoice::Legacy), ("modern", EraChoice::Modern)];
-    let name = section.parse("name", |text| label(text, "backend name"));
+/// One backend; `called` is its name where it has none of its own.
+pub(super) fn backend(section: &Section<'_>, called: Option<&str>, interval: Duration) -> Backend {
+    let name = match called {
+        Some(called) if !section.has("name") => label(called, "backend name").map_err(|e| section.problem("name", e)).ok(),
+        _ => section.parse("name", |text| label(text, "backend name")),
+    };
     let url = section.parse("url", backend_url);
-    for key in ["name", "url"] {
-        if !section.has(key) {
+    for (key, missing) in [("name", called.is_none() && !section.has("name")), ("url", !section.has("url"))] {
+        if missing {
             section.problem(key, "missing");
         }
     }
+    let url = url.unwrap_or_else(|| Url::parse("http://127.0.0.1").expect("a constant"));
+    let backend = template(section, name.unwrap_or_default(), url, interval);
+    section.finish();
+    backend
+}
+
+/// What of a backend is neither its name nor its URL.
+pub(super) fn template(section: &Section<'_>, name: String, url: Url, interval: Duration) -> Backend {
+    section.not_yet(&["command"]);
+    let protocol = [("auto", Protocol::Auto), ("mcp", Protocol::Mcp), ("middleware", Protocol::Middleware)];
+    let era = [("auto", EraChoice::Auto), ("legacy", EraChoice::Legacy), ("modern", EraChoice::Modern)];
     let written = section.section("credential");
     let exchange = written.has("exchange").then(|| exchange(&written.section("exchange"))).flatten();
     let backend = Backend {
-        name: name.unwrap_or_default(),
-        url: url.unwrap_or_else(|| Url::parse("http://127.0.0.1").expect("a constant")),
+        name,
+        url,
         weight: section.integer("weight", 1..=10_000).map_or(1, |n| u32::try_from(n).unwrap_or(1)),
-        health_check: health_check(&section, interval),
-        timeout: positive(&section, "timeout", 30),
-        capabilities: capabilities(&section),
+        health_check: health_check(section, interval),
+        timeout: positive(section, "timeout", 30),
+        capabilities: capabilities(section),
         protocol: section.choice("protocol", &protocol).unwrap_or(Protocol::Auto),
         mcp_path: section.parse("mcp_path", path).unwrap_or_else(|| "/mcp".to_owned()),
         era: section.choice("era", &era).unwrap_or(EraChoice::Auto),
@@ -60,7 +73,6 @@ fn backend(section: Section<'_>, interval: Duration) -> Backend {
     if backend.mcp_path.contains("{server}") && backend.capabilities.is_empty() {
         section.problem("mcp_path", "holds {server}, so capabilities must list the servers");
     }
-    section.finish();
     backend
 }
 
@@ -74,7 +86,7 @@ fn capabilities(section: &Section<'_>) -> Vec<String> {
     names
 }
 
-fn path(text: &str) -> Result<String, String> {
+pub(super) fn path(text: &str) -> Result<String, String> {
     let plain = text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
     if plain { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a path; it starts with / and has no spaces")) }
 }

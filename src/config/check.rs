@@ -11,14 +11,15 @@ use url::Url;
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
 use super::{
-    Access, Config, Limits, Log, Observability, Redis, Secret, Server, Tls, auth, backends, balancing, env, rate_limits, roles, units,
+    Access, Config, Limits, Log, Observability, Redis, Secret, Server, Tls, auth, backends, balancing, discovery, env, rate_limits, roles,
+    units,
 };
 
 /// Checking more often than this would be load, not health.
 pub(super) const SOONEST: Duration = Duration::from_millis(50);
 
 /// Sections of the contract whose feature this version does not have yet.
-const LATER: &[&str] = &["discovery", "routes", "versions", "transform", "analytics"];
+const LATER: &[&str] = &["routes", "versions", "transform", "analytics"];
 
 pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
     let mut document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax(name, &error)])?;
@@ -37,7 +38,7 @@ pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> 
     }
 }
 
-fn syntax(name: &str, error: &serde_yaml::Error) -> Problem {
+pub(super) fn syntax(name: &str, error: &serde_yaml::Error) -> Problem {
     let line = error.location().map(|location| location.line());
     Problem { source: name.to_owned(), line, path: String::new(), message: format!("not valid YAML: {error}") }
 }
@@ -72,7 +73,8 @@ fn config(root: &Section<'_>) -> Config {
     let interval = positive(&load_balancer, "health_check_interval", 30).max(SOONEST);
     let server = server(root.section("server"));
     let config = Config {
-        backends: backends::backends(root, interval),
+        backends: backends::backends(root, interval, root.has("discovery") || registered(root, &server)),
+        discovery: discovery::discovery(&root.section("discovery"), interval),
         load_balancer: balancing::balancer(&load_balancer),
         circuit_breaker: balancing::circuit_breaker(&root.section("circuit_breaker")),
         rate_limits: rate_limits::rate_limits(root),
@@ -86,6 +88,12 @@ fn config(root: &Section<'_>) -> Config {
     roles::check_roles(root, config.auth.as_ref(), &config.roles);
     root.finish();
     config
+}
+
+/// Whether the operator said that all backends are to be registered: a list that is empty, and a listener to do it.
+fn registered(root: &Section<'_>, server: &Server) -> bool {
+    let empty = root.value("backends").is_some_and(|list| list.as_sequence().is_some_and(Vec::is_empty));
+    empty && server.admin.is_some()
 }
 
 /// The cache is not there yet; switching it off is the one thing that can be asked of it.
@@ -134,7 +142,7 @@ fn session_secret(section: &Section<'_>) -> Option<Secret> {
     Some(Secret::new(secret))
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an IP address and port, such as 0.0.0.0:8080 or [::]:8080"))
 }
 

@@ -2,13 +2,14 @@
 //! (`check` is the only maker), so the rest of the program never validates again.
 //!
 //! `reader` walks the YAML and gathers all problems, `lines` tells where they stand, `env` lays the environment over
-//! the file, `check` (with `backends`, `auth` and `roles`) turns the result into these types, `identity` is the model of who may do
-//! what, `units` knows durations and sizes.
+//! the file, `check` (with `backends`, `discovery`, `auth` and `roles`) turns the result into these types, `identity` is the
+//! model of who may do what, `units` knows durations and sizes.
 
 mod auth;
 mod backends;
 mod balancing;
 mod check;
+pub mod discovery;
 mod env;
 pub mod identity;
 mod lines;
@@ -31,6 +32,7 @@ use url::Url;
 
 pub use auth::{FORWARDED, instant, key_hash, pem_key};
 pub use check::label;
+pub use discovery::Discovery;
 pub use identity::{Auth, Roles};
 pub use reader::Problem;
 pub use traffic::{CircuitBreaker, LoadBalancer};
@@ -67,7 +69,9 @@ impl Serialize for Secret {
 #[derive(Debug, Clone, Serialize)]
 pub struct Config {
     pub server: Server,
+    /// The configured ones; in a snapshot, those discovered as well.
     pub backends: Vec<Arc<Backend>>,
+    pub discovery: Discovery,
     pub load_balancer: LoadBalancer,
     pub circuit_breaker: CircuitBreaker,
     pub rate_limits: quota::RateLimits,

@@ -43,12 +43,19 @@ pub struct Problems {
     source: String,
     lines: Lines,
     origins: Vec<Origin>,
+    /// Whether secrets may be read from files.
+    files: bool,
     found: RefCell<Vec<Problem>>,
 }
 
 impl Problems {
     pub fn new(source: &str, lines: Lines, origins: Vec<Origin>) -> Self {
-        Self { source: source.to_owned(), lines, origins, found: RefCell::default() }
+        Self { source: source.to_owned(), lines, origins, files: true, found: RefCell::default() }
+    }
+
+    /// For what others than the configuration tell: they may not name our files.
+    pub fn without_files(self) -> Self {
+        Self { files: false, ..self }
     }
 
     pub fn add(&self, path: &str, message: impl Into<String>) {
@@ -127,6 +134,11 @@ impl<'a> Section<'a> {
             // What is no mapping has been reported; its missing keys are no further news.
             .filter(|section| section.map.is_some())
             .collect()
+    }
+
+    /// The elements of a list of mappings, or the one mapping that stands for a list of one.
+    pub fn one_or_more(&self, key: &'static str) -> Vec<Section<'a>> {
+        if self.value(key).is_some_and(Value::is_mapping) { vec![self.section(key)] } else { self.sections(key) }
     }
 
     fn list(&self, key: &'static str) -> &'a [Value] {
@@ -245,6 +257,9 @@ impl<'a> Section<'a> {
     pub fn secret(&self, key: &'static str, file_key: &'static str) -> Option<String> {
         let inline = self.string(key);
         let from_file = self.parse(file_key, |path| {
+            if !self.problems.files {
+                return Err(format!("files are read for the configuration only; give {key}"));
+            }
             std::fs::read_to_string(path).map(|text| text.trim_end().to_owned()).map_err(|e| format!("cannot read {path}: {e}"))
         });
         if inline.is_some() && from_file.is_some() {

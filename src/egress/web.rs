@@ -68,15 +68,18 @@ impl Site {
     /// Why there is no answer.
     pub async fn ask(&self, client: &Client, head: Outgoing, body: Bytes, wait: Duration) -> Result<Answer, Failure> {
         let asked = async {
-            let incoming = self.send(client, head, body, wait).await?;
+            let incoming = self.open(client, head, body, wait).await?;
             let status = incoming.status();
             Ok(Answer { status, body: incoming.collect(MAX_ANSWER).await? })
         };
         tokio::time::timeout(wait, asked).await.unwrap_or(Err(Failure::TimedOut))
     }
 
-    /// Sends to the first address that can be reached.
-    async fn send<'c>(&self, client: &'c Client, head: Outgoing, body: Bytes, wait: Duration) -> Result<Incoming<'c>, Failure> {
+    /// Sends to the first address that can be reached; for answers that are not read whole.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn open<'c>(&self, client: &'c Client, head: Outgoing, body: Bytes, wait: Duration) -> Result<Incoming<'c>, Failure> {
         let mut last = None;
         for address in self.resolve().await? {
             match client.send(&self.dialer.target(address), head.clone(), body.clone(), wait).await {
@@ -109,7 +112,7 @@ pub fn basic(id: &str, secret: &str) -> HeaderValue {
 
 /// Addresses that no identity provider has, but that a forged DNS record would like us to ask: link-local ones, where
 /// clouds keep their credentials, and those that are no unicast address.
-fn is_forbidden(ip: IpAddr) -> bool {
+pub fn is_forbidden(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.is_link_local() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast(),

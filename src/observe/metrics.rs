@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+pub use super::labels::{Ending, Fallback, Outcome, Retry, Shed};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -14,80 +15,6 @@ const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 /// Upper bounds of size buckets, in bytes.
 const BYTES: &[f64] = &[256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
 
-/// How an MCP request ended, as the `outcome` label says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Ok,
-    /// The tool ran and reported failure (`isError`).
-    ToolError,
-    /// The server answered with a JSON-RPC error.
-    ServerError,
-    /// We refused it.
-    Refused,
-    /// The backend failed.
-    Failed,
-    /// The client left before the end.
-    Abandoned,
-}
-
-impl Outcome {
-    const ALL: [Self; 6] = [Self::Ok, Self::ToolError, Self::ServerError, Self::Refused, Self::Failed, Self::Abandoned];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::ToolError => "tool_error",
-            Self::ServerError => "server_error",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-            Self::Abandoned => "abandoned",
-        }
-    }
-}
-
-/// What decides in place of the shared store of rate limits (`on_store_failure`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fallback {
-    Local,
-    Allow,
-    Deny,
-}
-
-impl Fallback {
-    const ALL: [Self; 3] = [Self::Local, Self::Allow, Self::Deny];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        }
-    }
-}
-
-/// Why a request was refused before anything was known of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shed {
-    /// `server.limits.in_flight`.
-    InFlight,
-    /// `server.limits.shed_lag`.
-    Lag,
-    /// `server.limits.requests_per_ip`.
-    Address,
-}
-
-impl Shed {
-    const ALL: [Self; 3] = [Self::InFlight, Self::Lag, Self::Address];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::InFlight => "in_flight",
-            Self::Lag => "lag",
-            Self::Address => "address",
-        }
-    }
-}
-
 /// Handles for the decisions of one rate limit.
 pub struct LimitMeter {
     admitted: IntCounter,
@@ -97,32 +24,6 @@ pub struct LimitMeter {
 impl LimitMeter {
     pub fn count(&self, admitted: bool) {
         if admitted { self.admitted.inc() } else { self.refused.inc() }
-    }
-}
-
-/// Why another backend is asked, as the `kind` label says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// Nothing reached the one before.
-    Unsent,
-    /// The one before failed, and the request may be executed twice.
-    Repeat,
-    /// The one before is slow.
-    Hedge,
-    /// Not asked: the budget is used up.
-    OverBudget,
-}
-
-impl Retry {
-    const ALL: [Self; 4] = [Self::Unsent, Self::Repeat, Self::Hedge, Self::OverBudget];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Unsent => "unsent",
-            Self::Repeat => "repeat",
-            Self::Hedge => "hedge",
-            Self::OverBudget => "over_budget",
-        }
     }
 }
 
@@ -145,6 +46,10 @@ pub struct Metrics {
     limit_fallbacks: [IntCounter; 3],
     pub limit_store_up: IntGauge,
     shed: [IntCounter; 3],
+    backend_draining: IntGaugeVec,
+    discovery_up: IntGaugeVec,
+    discovery_backends: IntGaugeVec,
+    discovery_rejected: IntCounterVec,
     auth_decisions: IntCounterVec,
     pub tenant_requests: IntCounterVec,
     pub reloads: IntCounterVec,
@@ -193,6 +98,10 @@ impl Metrics {
                 let family = counters(r, "overload_refusals_total", "Requests refused for the gateway's own sake.", &["reason"]);
                 Shed::ALL.map(|reason| family.with_label_values(&[reason.name()]))
             },
+            backend_draining: gauges(r, "backend_draining", "1 while the backend is given no new requests.", &["backend"]),
+            discovery_up: gauges(r, "discovery_up", "1 while the source can be asked and is in step.", &["source"]),
+            discovery_backends: gauges(r, "discovery_backends", "Backends the source last told.", &["source"]),
+            discovery_rejected: counters(r, "discovery_rejected_total", "What the source told that is no backend.", &["source"]),
             auth_decisions: counters(r, "auth_decisions_total", "Callers recognised or refused.", &["way", "decision"]),
             tenant_requests: counters(
                 r,
@@ -241,6 +150,7 @@ impl Metrics {
             up: self.backend_up.with_label_values(&[name]),
             time: self.backend_time.with_label_values(&[name]),
             in_flight: self.backend_in_flight.with_label_values(&[name]),
+            draining: self.backend_draining.with_label_values(&[name]),
             statuses: STATUSES.map(|status| self.backend_requests.with_label_values(&[name, status])),
         }
     }
@@ -280,9 +190,28 @@ impl Metrics {
         let _ = self.breaker_state.remove_label_values(&[name]);
         let _ = self.backend_time.remove_label_values(&[name]);
         let _ = self.backend_in_flight.remove_label_values(&[name]);
+        let _ = self.backend_draining.remove_label_values(&[name]);
         for status in STATUSES {
             let _ = self.backend_requests.remove_label_values(&[name, status]);
         }
+    }
+}
+
+impl Metrics {
+    /// Handles for one source of backends.
+    pub fn discovery(&self, source: &str) -> DiscoveryMeter {
+        DiscoveryMeter {
+            up: self.discovery_up.with_label_values(&[source]),
+            backends: self.discovery_backends.with_label_values(&[source]),
+            rejected: self.discovery_rejected.with_label_values(&[source]),
+        }
+    }
+
+    /// Drops the series of a source that is configured no more.
+    pub fn forget_discovery(&self, source: &str) {
+        let _ = self.discovery_up.remove_label_values(&[source]);
+        let _ = self.discovery_backends.remove_label_values(&[source]);
+        let _ = self.discovery_rejected.remove_label_values(&[source]);
     }
 }
 
@@ -311,19 +240,12 @@ impl Meter {
 /// Values of the `status` label of `backend_requests_total`: the class of the answer, or how there was none.
 const STATUSES: [&str; 6] = ["2xx", "3xx", "4xx", "5xx", "unreachable", "broken"];
 
-/// How one upstream request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    Status(u16),
-    Unreachable,
-    Broken,
-}
-
 /// Handles for one backend.
 pub struct BackendMeter {
     pub up: IntGauge,
     time: Histogram,
     pub in_flight: IntGauge,
+    pub draining: IntGauge,
     statuses: [IntCounter; 6],
 }
 
@@ -336,6 +258,20 @@ impl BackendMeter {
         };
         self.statuses[index].inc();
         self.time.observe(elapsed.as_secs_f64());
+    }
+}
+
+/// Handles for one source of backends.
+pub struct DiscoveryMeter {
+    pub up: IntGauge,
+    backends: IntGauge,
+    pub rejected: IntCounter,
+}
+
+impl DiscoveryMeter {
+    /// Notes how many backends the source has.
+    pub fn found(&self, count: usize) {
+        self.backends.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 

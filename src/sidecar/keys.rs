@@ -1,9 +1,6 @@
 //! `/admin/keys`: keys made, listed, rotated and revoked while running. A key is shown once, when it is made; what is
 //! listed are its properties.
 
-use std::time::Duration;
-
-use bytes::Bytes;
 use http::Method;
 use pingora::protocols::http::ServerSession;
 use serde::{Deserialize, Serialize};
@@ -11,6 +8,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::admin::json_page;
+use super::body::read;
 use crate::auth::keys::{Managed, Record, Wish};
 use crate::config::{self, identity::Standing};
 use crate::mcp::members::Members;
@@ -19,10 +17,6 @@ use crate::page::Page;
 use crate::reject::{Code, Reject, Verdict, clip};
 use crate::snapshot::Snapshot;
 
-/// Bytes of the longest request.
-const MAX: usize = 64 << 10;
-/// How long an administrator may take to send one.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Seconds the old key stays good after a rotation that does not say.
 const OVERLAP: i64 = 24 * 3600;
 
@@ -84,23 +78,6 @@ pub async fn answer(snapshot: &Snapshot, client: &mut ServerSession, method: &Me
         (_, (_, Some("rotate"))) => Err(Reject::method_not_allowed("POST")),
         _ => Err(Reject::new(Code::NotFound, "no such path on the admin listener")),
     }
-}
-
-async fn read(client: &mut ServerSession) -> Verdict<Bytes> {
-    let late = || Reject::new(Code::RequestTimeout, "the request body did not arrive in time");
-    tokio::time::timeout(PATIENCE, gather(client)).await.map_err(|_| late())?
-}
-
-async fn gather(client: &mut ServerSession) -> Verdict<Bytes> {
-    let mut body = Vec::new();
-    let broken = |e| Reject::new(Code::InvalidRequest, "the request body broke off").because(e);
-    while let Some(chunk) = client.read_request_body().await.map_err(broken)? {
-        body.extend_from_slice(&chunk);
-        if body.len() > MAX {
-            return Err(Reject::new(Code::BodyTooLarge, "the request body exceeds 64 KiB"));
-        }
-    }
-    Ok(body.into())
 }
 
 fn parse<T: for<'d> Deserialize<'d>>(body: &[u8]) -> Verdict<T> {

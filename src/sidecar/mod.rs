@@ -3,6 +3,8 @@
 //! background service (`bootstrap/caretaker`), never on the request path.
 
 pub mod admin;
+mod backends;
+mod body;
 mod breakers;
 mod csrf;
 mod docs;

@@ -24,7 +24,7 @@ struct Row {
     name: String,
     #[schema(example = "primary")]
     backend: String,
-    /// `healthy` or `unhealthy`, by the backend's health checks.
+    /// `healthy` or `unhealthy`, by the backend's health checks; `draining` if it is healthy and given no new requests.
     status: &'static str,
     /// How many tools it offers; 0 while it could not be asked.
     tools_count: usize,
@@ -57,12 +57,21 @@ fn count(snapshot: &Snapshot, principal: Option<&Principal>, name: &str, server:
     }
 }
 
+/// The word for how a backend is.
+pub fn status(backend: &Backend) -> &'static str {
+    match (backend.is_healthy(), backend.is_draining()) {
+        (false, _) => "unhealthy",
+        (true, true) => "draining",
+        (true, false) => "healthy",
+    }
+}
+
 fn rows(backend: &Backend, snapshot: &Snapshot, principal: Option<&Principal>) -> Vec<Row> {
     let facts = backend.facts();
     let row = |(name, server): (&String, &Server)| Row {
         name: name.clone(),
         backend: backend.name().to_owned(),
-        status: if backend.is_healthy() { "healthy" } else { "unhealthy" },
+        status: status(backend),
         tools_count: count(snapshot, principal, name, server),
         last_health_check: backend.last_check().map(|time| format!("{time:.0}")),
         protocol_version: server.version.clone(),

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,7 @@ pub struct Backend {
     turn: AtomicUsize,
     /// Unix time of the last health check in seconds; 0 before the first.
     checked: AtomicI64,
+    draining: AtomicBool,
 }
 
 impl Backend {
@@ -77,6 +78,7 @@ impl Backend {
                 ready: ArcSwap::default(),
                 turn: AtomicUsize::new(0),
                 checked: AtomicI64::new(0),
+                draining: AtomicBool::new(false),
                 conf: Arc::clone(conf),
                 thresholds,
                 breaker: Breaker::default(),
@@ -96,6 +98,16 @@ impl Backend {
 
     pub fn is_healthy(&self) -> bool {
         !self.ready.load().is_empty()
+    }
+
+    /// Whether it is given no new requests; those under way and sessions that are resumed go on.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+        self.meter.draining.set(i64::from(draining));
     }
 
     /// A healthy address, each in turn.

@@ -82,7 +82,8 @@ impl<'f> Field<'f> {
     }
 
     fn is_up(&self, index: usize) -> bool {
-        self.panics || (self.member(index).backend.is_healthy() && self.ejected & bit(index) == 0)
+        let backend = &self.member(index).backend;
+        !backend.is_draining() && (self.panics || (backend.is_healthy() && self.ejected & bit(index) == 0))
     }
 
     /// Those who deserve to be out, the earliest first, as long as not too many are.

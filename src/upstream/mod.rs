@@ -5,7 +5,7 @@
 //! request at one backend), `breaker` and `outlier` (when a backend is left alone), `budget` (how often is tried
 //! again), `policy` (what of the configuration governs all that), `ask` and `answer` (one
 //! JSON-RPC request to one backend), `cancel` (a request nobody waits for), `exchange` (tokens on a caller's behalf), `session_pool` (our
-//! legacy sessions), `catalog` (learning), `health`, `peer`, `facts`.
+//! legacy sessions), `catalog` (learning), `health`, `peer`, `facts`, `discovery` (where backends come from).
 
 mod answer;
 pub mod ask;
@@ -15,6 +15,7 @@ pub mod breaker;
 mod budget;
 mod cancel;
 pub mod catalog;
+pub mod discovery;
 pub mod exchange;
 pub mod facts;
 mod field;
@@ -35,9 +36,10 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 
 use self::backend::Backend;
+use self::discovery::Sources;
 use self::policy::Policy;
 use self::pool::{Directory, Pool};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::egress::Client;
 use crate::observe::metrics::Metrics;
 
@@ -57,12 +59,23 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Builds the set for `config`; backends of `old` whose configuration is the same live on.
+    /// Builds the set for `config`; backends of `old` whose configuration is the same live on. `discovered` ones that
+    /// cannot be used are told and left out.
     ///
     /// # Errors
-    /// What a backend names that cannot be used.
-    pub fn build(config: &Config, old: Option<&Self>, metrics: &Metrics, probes: &Arc<Client>) -> Result<Self, String> {
-        let backends = config.backends.iter().map(|conf| {
+    /// What a configured backend names that cannot be used.
+    pub fn build(
+        config: &Config,
+        discovered: &Sources,
+        old: Option<&Self>,
+        metrics: &Metrics,
+        probes: &Arc<Client>,
+    ) -> Result<Self, String> {
+        let usable = |conf: &&Arc<config::Backend>| {
+            let fault = discovered.get(&conf.name).and_then(|_| discovery::usable(conf).err());
+            fault.as_ref().inspect(|fault| log::error!("backend {} is left out: {fault}", conf.name)).is_none()
+        };
+        let backends = config.backends.iter().filter(usable).map(|conf| {
             let thresholds = config.load_balancer.thresholds;
             let same = |backend: &&Arc<Backend>| backend.conf == *conf && backend.thresholds == thresholds;
             let kept = old.and_then(|old| old.backends.iter().find(same));
@@ -96,11 +109,10 @@ impl Upstream {
         self.directory.load().pools.get(server).cloned()
     }
 
-    /// Checks and asks every backend not known yet, up to `limit`, so that a new set can take traffic when published.
-    pub async fn acquaint(&self, probes: &Client, limit: Duration) {
+    /// Checks and asks every backend not known yet, each up to its `limit`, so that a new set can take traffic when published.
+    pub async fn acquaint(&self, probes: &Client, limit: impl Fn(&Backend) -> Duration) {
         let strangers = self.backends.iter().filter(|backend| backend.last_check().is_none());
-        let all = join_all(strangers.map(|backend| visit(backend, probes)));
-        let _ = tokio::time::timeout(limit, all).await;
+        join_all(strangers.map(|backend| tokio::time::timeout(limit(backend), visit(backend, probes)))).await;
         self.gather();
     }
 }

@@ -13,6 +13,7 @@ mod cli;
 mod clients;
 mod conformance;
 mod custom;
+mod discovery;
 mod external;
 mod keys;
 mod lifecycle;

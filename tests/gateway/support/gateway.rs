@@ -43,6 +43,11 @@ impl Gateway {
         gateway
     }
 
+    /// Starts on the folder of one that is gone, and waits only until it listens.
+    pub async fn on(dir: TempDir) -> Self {
+        Self::run(command(), dir).await
+    }
+
     /// Starts another binary made of the gateway, and waits until it listens.
     pub async fn start_by(command: Command, yaml: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");

@@ -3,10 +3,13 @@
 //! gave.
 
 pub mod alternator;
+pub mod etcd;
 pub mod gateway;
+pub mod names;
 pub mod part;
 pub mod process;
 pub mod redis;
+pub mod relay;
 pub mod stub;
 
 use std::path::PathBuf;

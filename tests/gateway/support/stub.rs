@@ -49,7 +49,12 @@ struct Shared {
 
 impl Stub {
     pub async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::at("127.0.0.1:0").await.expect("a port")
+    }
+
+    /// On an address of its own; `None` if it is taken.
+    pub async fn at(address: &str) -> Option<Self> {
+        let listener = tokio::net::TcpListener::bind(address).await.ok()?;
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let shared = Arc::new(Shared::default());
         let router = Router::new()
@@ -60,7 +65,12 @@ impl Stub {
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Self { url, shared, task }
+        Some(Self { url, shared, task })
+    }
+
+    /// What `/health` says from now on.
+    pub fn be_sick(&self, sick: bool) {
+        self.shared.sick.store(sick, Ordering::SeqCst);
     }
 
     /// One backend entry for it.
@@ -74,7 +84,7 @@ impl Stub {
 
     /// Makes `/health` fail.
     pub fn sicken(&self) {
-        self.shared.sick.store(true, Ordering::SeqCst);
+        self.be_sick(true);
     }
 
     /// Tool calls received.
