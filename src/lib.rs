@@ -14,7 +14,7 @@
 //! 3  exchange
 //! 2  snapshot
 //! 1  access  auth  route  upstream
-//! 0  call  digest  principal  reject  page  schema  config  egress  store  extend  observe  mcp
+//! 0  call  condition  digest  principal  reject  page  schema  config  egress  store  extend  observe  mcp
 //! ```
 //!
 //! # Words
@@ -27,6 +27,7 @@ pub mod access;
 pub mod auth;
 pub mod bootstrap;
 pub mod call;
+pub mod condition;
 pub mod config;
 pub mod demo;
 pub mod digest;

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["exchange"],
     &["snapshot"],
     &["access", "auth", "route", "upstream"],
-    &["call", "digest", "principal", "reject", "page", "schema", "config", "egress", "store", "extend", "observe", "mcp"],
+    &["call", "condition", "digest", "principal", "reject", "page", "schema", "config", "egress", "store", "extend", "observe", "mcp"],
 ];
 const POLICIES: usize = 4;
 /// What `mcp` may use: it is sans-I/O.
