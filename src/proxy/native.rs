@@ -17,9 +17,9 @@ use crate::egress::{Failure, Incoming};
 use crate::exchange::native::{self, Open};
 use crate::exchange::relay::{self, End, Patience};
 use crate::exchange::sight::Sight;
-use crate::mcp::filter;
-use crate::mcp::headers;
+use crate::mcp::rewrite::{self, Unreadable};
 use crate::mcp::session::Session;
+use crate::mcp::{filter, headers};
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, Verdict};
 use crate::snapshot::State;
@@ -186,7 +186,7 @@ async fn filtered(
     sight: Sight,
 ) -> (Outcome, Result<Verdict<()>>) {
     let status = head.status;
-    let keeps = |kind, name: &str| sight.keeps(kind, name);
+    let rewrite = |_: Option<&RawValue>, text: &str| filter::written(text, &|kind, name| sight.keeps(kind, name));
     let unreadable = || Reject::new(Code::BackendFailed, format!("backend {} gave a list that cannot be read", opened.backend.name()));
     // A coding we did not ask for hides what is listed.
     if opened.incoming.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
@@ -199,7 +199,7 @@ async fn filtered(
         }
         let _counted = Streaming::begin(state);
         let patience = Patience::Idle(ctx.snapshot.config.server.limits.stream_idle);
-        let mut stream = filter::Stream::new(&keeps);
+        let mut stream = rewrite::Stream::new(&rewrite);
         let end = relay::body(client, opened.incoming, patience, &state.shared.life, Some(&mut stream)).await;
         return settle(ctx, status, end);
     }
@@ -213,11 +213,11 @@ async fn filtered(
         Ok(body) => body,
         Err(failure) => return (Outcome::Failed, Ok(Err(crate::exchange::refuse(&failure.into(), &opened.backend)))),
     };
-    let kept = match filter::message(&body, &keeps) {
+    let kept = match rewrite::message(&body, &rewrite) {
         Ok(kept) => kept,
         // A failure in plain words lists nothing.
-        Err(filter::Unreadable) if !status.is_success() => None,
-        Err(filter::Unreadable) => return (Outcome::Failed, Ok(Err(unreadable))),
+        Err(Unreadable) if !status.is_success() => None,
+        Err(Unreadable) => return (Outcome::Failed, Ok(Err(unreadable))),
     };
     let body = kept.map_or(body, Bytes::from);
     let outcome = judge(status, body.get(..JUDGED).map_or(&body[..], |_| &[]));
