@@ -165,7 +165,7 @@ impl VariableResolver for Facts<'_> {
             "method" => text(method),
             "name" => text(name.unwrap_or_default()),
             "tool" => text(name.filter(|_| *method == "tools/call").unwrap_or_default()),
-            "arguments" => self.arguments.as_deref().map(|arguments| CowVal::Borrowed(arguments)),
+            "arguments" => self.arguments.as_deref().map(CowVal::Borrowed),
             "principal.subject" => text(&identity.subject),
             "principal.issuer" => text(&identity.issuer),
             "principal.client" => optional(&identity.client),
@@ -298,9 +298,9 @@ fn free<'e>(expression: &'e IdedExpr, bound: &mut Vec<&'e str>, tell: &mut dyn F
             let outside = bound.len();
             bound.extend([comprehension.iter_var.as_str(), comprehension.accu_var.as_str()]);
             bound.extend(comprehension.iter_var2.as_deref());
-            [&comprehension.loop_cond, &comprehension.loop_step, &comprehension.result]
-                .into_iter()
-                .for_each(|part| free(part, bound, tell));
+            for part in [&comprehension.loop_cond, &comprehension.loop_step, &comprehension.result] {
+                free(part, bound, tell);
+            }
             bound.truncate(outside);
         }
         _ => {}

@@ -2,7 +2,7 @@
 //!
 //! # Reading order
 //! `proxy::admit` is the page that says what is asked of every request. From there: `route` and `access` (where to, from
-//! where), `auth` (who, and may they), `mcp` (what the bytes mean), `exchange` (asking a backend), `upstream` (who the backends are and how they
+//! where), `auth` (who, and may they), `transform` (what is changed on the way), `mcp` (what the bytes mean), `exchange` (asking a backend), `upstream` (who the backends are and how they
 //! are), `snapshot` (what a request is served by), `config` (what the operator wrote), `bootstrap` (how it all starts,
 //! reloads and stops), `sidecar` (what we tell about ourselves).
 //!
@@ -13,7 +13,7 @@
 //! 4  proxy      sidecar
 //! 3  exchange
 //! 2  snapshot
-//! 1  access  auth  route  upstream
+//! 1  access  auth  route  transform  upstream
 //! 0  call  condition  digest  principal  reject  page  schema  config  egress  store  extend  observe  mcp
 //! ```
 //!
@@ -45,4 +45,5 @@ pub mod schema;
 pub mod sidecar;
 pub mod snapshot;
 pub mod store;
+pub mod transform;
 pub mod upstream;

@@ -16,6 +16,9 @@ use crate::egress::Client;
 use crate::extend::Extensions;
 use crate::mcp::session::Sealer;
 use crate::observe::metrics::Metrics;
+use crate::route::rule::Rules;
+use crate::route::version::Versions;
+use crate::transform::Transforms;
 use crate::upstream::Upstream;
 
 /// How long a reload waits for new backends to show themselves before it publishes all the same.
@@ -31,6 +34,9 @@ pub struct Snapshot {
     pub access: Access,
     pub auth: Arc<Auth>,
     pub permits: Permits,
+    pub routes: Rules,
+    pub versions: Versions,
+    pub transforms: Transforms,
     pub upstream: Arc<Upstream>,
 }
 
@@ -80,6 +86,9 @@ impl State {
             access: Access::new(&config),
             auth: Arc::new(Auth::build(&config, None, &shared.extensions)?),
             permits: Permits::new(&config.roles, config.auth.as_ref()),
+            routes: Rules::new(&config.routes),
+            versions: Versions::new(&config.versions),
+            transforms: Transforms::new(&config.transforms),
             config: Arc::new(config),
             upstream: Arc::new(upstream),
         };
@@ -111,6 +120,9 @@ impl State {
             access: Access::new(&config),
             auth,
             permits: Permits::new(&config.roles, config.auth.as_ref()),
+            routes: Rules::new(&config.routes),
+            versions: Versions::new(&config.versions),
+            transforms: Transforms::new(&config.transforms),
             config: Arc::new(config),
             upstream: Arc::new(upstream),
         };

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["proxy", "sidecar"],
     &["exchange"],
     &["snapshot"],
-    &["access", "auth", "route", "upstream"],
+    &["access", "auth", "route", "transform", "upstream"],
     &["call", "condition", "digest", "principal", "reject", "page", "schema", "config", "egress", "store", "extend", "observe", "mcp"],
 ];
 const POLICIES: usize = 4;

@@ -10,13 +10,16 @@ use url::Url;
 
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
-use super::{Access, Config, Limits, LoadBalancer, Log, Observability, Redis, Secret, Server, Tls, auth, backends, env, roles, units};
+use super::{
+    Access, Config, Limits, LoadBalancer, Log, Observability, Redis, Secret, Server, Tls, auth, backends, env, roles, routing, transform,
+    units,
+};
 
 /// Checking more often than this would be load, not health.
 pub(super) const SOONEST: Duration = Duration::from_millis(50);
 
 /// Sections of the contract whose feature this version does not have yet.
-const LATER: &[&str] = &["circuit_breaker", "discovery", "routes", "versions", "rate_limits", "transform", "analytics"];
+const LATER: &[&str] = &["circuit_breaker", "discovery", "rate_limits", "analytics"];
 
 pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
     let mut document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax(name, &error)])?;
@@ -69,8 +72,16 @@ fn config(root: &Section<'_>) -> Config {
     let load_balancer = root.section("load_balancer");
     let interval = positive(&load_balancer, "health_check_interval", 30).max(SOONEST);
     let server = server(root.section("server"));
+    let backends = backends::backends(root, interval);
+    // The rules of all first, then those of a version, then those of a route.
+    let mut transforms = transform::transforms(root);
+    let versions = routing::versions(root, &backends, &mut transforms);
+    let routes = routing::routes(root, &backends, &mut transforms);
     let config = Config {
-        backends: backends::backends(root, interval),
+        backends,
+        routes,
+        versions,
+        transforms,
         load_balancer: balancer(load_balancer),
         auth: auth::auth(root, &server.state_dir),
         roles: roles::roles(root),

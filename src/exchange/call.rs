@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -18,7 +19,9 @@ use crate::mcp::rest::{self, Facts, Form, Meta, Request};
 use crate::mcp::{error, filter, headers};
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, Verdict};
+use crate::route::rule::Choice;
 use crate::snapshot::Snapshot;
+use crate::transform::Shape;
 use crate::upstream::ask::{self, Question, Reply, Trace, Trouble};
 use crate::upstream::catalog::{self, MAX_PAGES};
 use crate::upstream::exchange::OnBehalf;
@@ -46,6 +49,12 @@ pub struct Call<'c> {
     pub started: Instant,
     /// Takes progress and log notifications when the caller wants to see them.
     pub notices: Option<mpsc::Sender<Bytes>>,
+    /// Where it may go.
+    pub choice: Option<&'c Choice>,
+    /// What is changed of its answer.
+    pub shape: Option<&'c Shape>,
+    /// Headers that the operator's rules add.
+    pub headers: &'c [(HeaderName, HeaderValue)],
 }
 
 /// The answer to a REST call.
@@ -64,7 +73,9 @@ impl Call<'_> {
     pub async fn run(&self) -> Verdict<Done> {
         let mut tried = Tried::default();
         let mut last = None;
-        while let Some((index, member)) = self.pool.pick(Ask { want: Want::Rest, among: None }, &tried) {
+        while let Some((index, member)) =
+            self.pool.pick(Ask { want: Want::Rest, among: self.choice.and_then(|choice| choice.among.as_ref()) }, &tried)
+        {
             match self.at(member).await {
                 Ok(done) => return Ok(done),
                 Err(Stop::Elsewhere(trouble)) => {
@@ -97,7 +108,12 @@ impl Call<'_> {
             // Some SDKs report an unknown tool as a failed call.
             return Err(Stop::Refused(Reject::new(Code::UnknownName, format!("`{}` has no such tool", self.pool.server))));
         }
-        let body = rest::envelope(self.form, self.request.method, &result, self.facts(member))?;
+        let shaped = self.shaped(member, &result)?;
+        let result = match &shaped {
+            Some(text) => serde_json::from_str(text).map_err(|_| Self::unreadable(member))?,
+            None => result,
+        };
+        let body = rest::envelope(self.form(), self.request.method, &result, self.facts(member))?;
         let outcome = if failed { Outcome::ToolError } else { Outcome::Ok };
         Ok(Done { body, outcome, backend: member.backend.name().to_owned() })
     }
@@ -125,7 +141,15 @@ impl Call<'_> {
             }
             cursor = Some(next);
         }
-        let body = rest::list_envelope(&items, self.facts(member));
+        let body = match self.shape.filter(|shape| shape.reshapes()) {
+            None => rest::list_envelope(&items, self.facts(member)),
+            Some(shape) => {
+                let whole = format!(r#"{{"{}":[{items}]}}"#, self.request.method.result.unwrap_or_default());
+                let shaped = shape.result(&whole).map_err(|_| Self::unreadable(member))?.unwrap_or(whole);
+                let result: Members<'_> = serde_json::from_str(&shaped).map_err(|_| Self::unreadable(member))?;
+                rest::envelope(self.form(), self.request.method, &result, self.facts(member))?
+            }
+        };
         Ok(Done { body, outcome: Outcome::Ok, backend: member.backend.name().to_owned() })
     }
 
@@ -145,8 +169,22 @@ impl Call<'_> {
         filter::result(result, &|kind, name| sight.keeps(kind, name)).map_err(|_| Self::unreadable(member))
     }
 
+    /// A result as the operator's rules have it; `None` if it stays as it is.
+    ///
+    /// # Errors
+    /// When it cannot be read for certain.
+    pub fn shaped(&self, member: &Member, result: &Members<'_>) -> Result<Option<String>, Stop> {
+        let Some(shape) = self.shape.filter(|shape| shape.reshapes()) else { return Ok(None) };
+        shape.result(&result.written()).map_err(|_| Self::unreadable(member))
+    }
+
+    /// The form of the answer; what was put below another name is shown whole.
+    pub fn form(&self) -> Form {
+        if self.shape.is_some_and(Shape::wraps) { Form::V2 } else { self.form }
+    }
+
     fn unreadable(member: &Member) -> Stop {
-        Stop::Refused(refuse(&Trouble::Protocol("its list cannot be read"), &member.backend))
+        Stop::Refused(refuse(&Trouble::Protocol("its answer cannot be read"), &member.backend))
     }
 
     /// Asks with the `Mcp-Param-*` headers the tool calls for. A server that finds them lacking tells so before it
@@ -175,6 +213,8 @@ impl Call<'_> {
 
     async fn ask(&self, member: &Member, cursor: Option<&str>, params: &[(String, String)]) -> Result<Reply, Stop> {
         let credential = member.backend.credential(self.client, self.on_behalf).await.map_err(|trouble| Stop::of(trouble, member))?;
+        let mut lines = params.to_vec();
+        lines.extend(self.headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))));
         let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era, id));
         let question = Question {
             server: &self.pool.server,
@@ -182,7 +222,7 @@ impl Call<'_> {
             credential: credential.as_ref(),
             method: self.request.method.mcp,
             name: self.request.name(),
-            params,
+            params: &lines,
             encode: &encode,
             trace: Some(self.trace),
             deadline: self.deadline(member.backend.conf.timeout),
@@ -195,8 +235,12 @@ impl Call<'_> {
         asked.map_err(|trouble| Stop::of(trouble, member))
     }
 
-    /// The backend's own timeout, within what the request as a whole may take.
+    /// The backend's own timeout, within what the request as a whole may take; or what the rule that chose it gives to the
+    /// request.
     pub fn deadline(&self, timeout: Duration) -> Instant {
+        if let Some(timeout) = self.choice.and_then(|choice| choice.timeout) {
+            return self.started + timeout;
+        }
         (Instant::now() + timeout).min(self.started + self.snapshot.config.server.limits.request_timeout)
     }
 

@@ -2,7 +2,7 @@
 //! upstream byte for byte as it was judged.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
@@ -14,6 +14,8 @@ use crate::egress::{Client, Incoming, Outgoing, Target};
 use crate::mcp::headers;
 use crate::mcp::session::Session;
 use crate::reject::{Code, Reject, Verdict};
+use crate::route::rule::Choice;
+use crate::transform::Headers;
 use crate::upstream::ask::{Trace, Trouble, Working, ending};
 use crate::upstream::backend::Backend;
 use crate::upstream::exchange::OnBehalf;
@@ -31,6 +33,8 @@ pub struct Native<'n> {
     /// The caller's token, for backends that are asked on its behalf.
     pub on_behalf: Option<OnBehalf<'n>>,
     pub trace: Trace<'n>,
+    /// Where it may go.
+    pub choice: Option<&'n Choice>,
 }
 
 /// An answer under way, and who gives it.
@@ -53,6 +57,11 @@ impl Native<'_> {
         }
     }
 
+    /// How long a backend has: by its own configuration, or by the rule that chose it.
+    pub fn timeout(&self, backend: &Backend) -> Duration {
+        self.choice.and_then(|choice| choice.timeout).unwrap_or(backend.conf.timeout)
+    }
+
     async fn resume<'c>(&self, client: &'c Client, session: &Session) -> Verdict<Open<'c>> {
         let gone = || Reject::new(Code::UnknownSession, "the backend of this session is gone; initialize again");
         let member = self.pool.member(&session.backend).ok_or_else(gone)?;
@@ -62,7 +71,9 @@ impl Native<'_> {
 
     async fn choose<'c>(&self, client: &'c Client) -> Verdict<Open<'c>> {
         let mut tried = Tried::default();
-        while let Some((index, member)) = self.pool.pick(Ask { want: Want::Native, among: None }, &tried) {
+        while let Some((index, member)) =
+            self.pool.pick(Ask { want: Want::Native, among: self.choice.and_then(|choice| choice.among.as_ref()) }, &tried)
+        {
             let sent = match member.backend.target() {
                 Some(target) => self.send(client, member, target).await,
                 None => Err(Trouble::NotReady),
@@ -85,7 +96,7 @@ impl Native<'_> {
         let head = self.head(member, credential.as_ref()).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
         let working = Working::on(backend);
         let started = Instant::now();
-        let sent = client.send(&target, head, self.body.clone(), backend.conf.timeout).await;
+        let sent = client.send(&target, head, self.body.clone(), self.timeout(backend)).await;
         backend.meter.count(ending(&sent), started.elapsed());
         // The credential it refuses is ours, and where it points to is behind us: neither concerns the client.
         match sent.as_ref().map(Incoming::status) {
@@ -118,11 +129,14 @@ impl Native<'_> {
 }
 
 /// The lines of a client's headers that go upstream, written once for every attempt. Only a GET takes a stream up again:
-/// what a POST might replay was not judged with it.
-pub fn forwarded(headers: &HeaderMap, is_get: bool) -> Vec<u8> {
+/// what a POST might replay was not judged with it. `changed` are headers that the operator's rules change.
+pub fn forwarded(headers: &HeaderMap, is_get: bool, changed: Option<&Headers>) -> Vec<u8> {
     let mut lines = Vec::with_capacity(512);
-    let goes = |name: &HeaderName| is_forwarded(name) && (is_get || name != "last-event-id");
-    for (name, value) in headers.iter().filter(|(name, _)| goes(name)) {
+    let goes = |name: &HeaderName| {
+        is_forwarded(name) && (is_get || name != "last-event-id") && !changed.is_some_and(|changed| changed.replaces(name))
+    };
+    let kept = headers.iter().filter(|(name, _)| goes(name));
+    for (name, value) in kept.chain(changed.iter().flat_map(|changed| changed.set.iter().map(|(name, value)| (name, value)))) {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             lines.extend_from_slice(part);
         }

@@ -1,6 +1,7 @@
-//! The page: what is asked of every request, in this order and no other. From where, who, where to, what, may they; how
-//! often joins before the lane as its feature arrives. Each stage takes what an earlier one produced, so the compiler
-//! keeps the order: nothing can be permitted before it is known who asks, and nothing is sent that was not judged.
+//! The page: what is asked of every request, in this order and no other. From where, who, where to, what, which way, may
+//! they; how often joins before the lane as its feature arrives. Each stage takes what an earlier one produced, so the
+//! compiler keeps the order: nothing can be permitted before it is known who asks, and nothing is sent that was not
+//! judged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use http::{HeaderMap, Method};
 use pingora::protocols::http::ServerSession;
 
 use super::audit::{self, Decision};
-use super::body;
+use super::body::{self, Body};
+use super::course::{self, Course, Courses, Decided, Http};
 use super::ctx::{Ctx, Dialect};
+use super::custom;
 use super::who::{self, Caller};
 use crate::access;
 use crate::call::{Call, Era};
@@ -23,8 +26,10 @@ use crate::mcp::{headers, message, strict};
 use crate::page::Page;
 use crate::principal::Principal;
 use crate::reject::{Code, Reject, Verdict};
+use crate::route::rule::Choice;
 use crate::route::{self, Route};
 use crate::snapshot::{Phase, State};
+use crate::transform::{Headers, Shapes};
 use crate::upstream::pool::Pool;
 
 /// What is to be done for a request that may go on.
@@ -51,8 +56,25 @@ pub struct Native<'b> {
     pub may_list: bool,
     /// The upstream session it belongs to.
     pub session: Option<Session>,
-    /// What was judged is what is sent: the body as it was read.
+    /// What was judged is what is sent: the body as it was read, or as the operator's rules changed it.
     pub body: Bytes,
+    /// Where it may go and what is changed of it, where anything was to be decided.
+    pub decided: Option<Box<Decided>>,
+}
+
+impl Native<'_> {
+    pub fn choice(&self) -> Option<&Choice> {
+        self.decided.as_ref()?.choice.as_deref()
+    }
+
+    pub fn shapes(&self) -> Option<&Shapes> {
+        self.decided.as_ref()?.shapes.as_ref()
+    }
+
+    /// Headers that change on the way to the server.
+    pub fn upstream(&self) -> Option<&Headers> {
+        self.decided.as_ref().map(|decided| &decided.upstream)
+    }
 }
 
 /// A REST request, judged.
@@ -63,6 +85,16 @@ pub struct Rest<'b> {
     pub token: Option<String>,
     pub payload: rest::Payload<'b>,
     pub form: Form,
+    /// Which way each request goes; empty where nothing was to be decided.
+    pub courses: Vec<Course>,
+}
+
+/// What is known of a request before its message is understood.
+struct Known<'r> {
+    state: &'r State,
+    caller: Caller,
+    pool: Arc<Pool>,
+    courses: &'r Courses<'r>,
 }
 
 /// The only revision with batches; it has no version header, so most requests of it are taken for it by default.
@@ -72,11 +104,11 @@ const LAST_WITH_BATCHES: &str = "2025-03-26";
 ///
 /// # Errors
 /// The refusal for the client.
-pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx, path: &'b str, read: &'b mut Bytes) -> Verdict<Plan<'b>> {
+pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx, path: &'b str, read: &'b mut Body) -> Verdict<Plan<'b>> {
     let snapshot = Arc::clone(&ctx.snapshot);
     let limits = &snapshot.config.server.limits;
     // The path decides the dialect of every refusal, so it is looked at first, though not yet acted on.
-    let found = route::find(&client.req_header().method, path);
+    let found = route::find(&client.req_header().method, path, &snapshot.versions);
     ctx.dialect = if path.starts_with("/mcp/") { Dialect::Native } else { Dialect::Rest };
     // From where.
     judge_headers(client, limits)?;
@@ -91,6 +123,7 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     }
     let route = found?;
     ctx.route = route.label();
+    ctx.version = if let Route::Rest { version, .. } = route { snapshot.versions.find(version).cloned() } else { None };
     // Who.
     if route.is_open() {
         return Ok(Plan::Page(route, None));
@@ -107,45 +140,67 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     // What.
     if client.req_header().method == Method::POST {
         body::expect(client.req_header(), limits)?;
-        *read = body::read(client, limits).await?;
-        strict::check(read)?;
+        *read = Body::new(body::read(client, limits).await?);
+        strict::check(read.read())?;
     }
-    let read: &'b Bytes = read;
+    let read: &'b Body = read;
+    // Which way.
+    let request = client.req_header();
+    let http = Http { method: &request.method, path, headers: &request.headers, client: ctx.arrival.client.address };
+    let (principal, version) = (Arc::clone(&caller.principal), ctx.version.clone());
+    let asked = Arc::clone(&pool);
+    let courses = Courses::new(&snapshot, &state.shared.extensions, version.as_deref(), http, &principal, &asked);
+    let known = Known { state, caller, pool, courses: &courses };
     match route {
         Route::Rest { form, .. } => {
-            let token = who::token(&pool, &caller.principal, &client.req_header().headers);
-            rest(ctx, caller, pool, read, form).map(|plan| Plan::Rest(Rest { token, ..plan }))
+            let token = who::token(&known.pool, &principal, &request.headers);
+            rest(ctx, known, read, form).await.map(|plan| Plan::Rest(Rest { token, ..plan }))
         }
-        _ => native(state, client, ctx, caller, pool, read).map(Plan::Native),
+        _ => native(client, ctx, known, read).await.map(Plan::Native),
     }
 }
 
-fn rest<'b>(ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes, form: Form) -> Verdict<Rest<'b>> {
+async fn rest<'b>(ctx: &mut Ctx, known: Known<'_>, body: &'b Body, form: Form) -> Verdict<Rest<'b>> {
+    let course::Rest { payload, mut courses } = course::rest(ctx, known.courses, body)?;
     // May they: each request on its own, so that one that is refused does not take a batch with it.
-    let judged = |request: rest::Request<'b>| {
-        let call = request.call();
-        permit(ctx, &caller, &pool, &call)?;
-        audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(&call)));
-        Ok(request)
+    let payload = match payload {
+        rest::Payload::One(request) => rest::Payload::One(judge(ctx, &known, request, courses.first_mut()).await?),
+        rest::Payload::Batch(requests) => {
+            let mut judged = Vec::with_capacity(requests.len());
+            for (at, request) in requests.into_iter().enumerate() {
+                judged.push(match request {
+                    Ok(request) => judge(ctx, &known, request, courses.get_mut(at)).await,
+                    Err(reject) => Err(reject),
+                });
+            }
+            rest::Payload::Batch(judged)
+        }
     };
-    let payload = match rest::Payload::read(body)? {
-        rest::Payload::One(request) => rest::Payload::One(judged(request)?),
-        rest::Payload::Batch(requests) => rest::Payload::Batch(requests.into_iter().map(|request| request.and_then(judged)).collect()),
-    };
-    Ok(Rest { pool, principal: caller.principal, token: None, payload, form })
+    Ok(Rest { pool: known.pool, principal: known.caller.principal, token: None, payload, form, courses })
 }
 
-fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, pool: Arc<Pool>, body: &'b Bytes) -> Verdict<Native<'b>> {
+async fn judge<'b>(ctx: &Ctx, known: &Known<'_>, request: rest::Request<'b>, course: Option<&mut Course>) -> Verdict<rest::Request<'b>> {
+    let call = request.call();
+    permit(ctx, &known.caller, &known.pool, &call)?;
+    if let Some(course) = course {
+        course.upstream.then(&custom::request(known.state, &known.courses.asking(Some(&call))).await?);
+    }
+    audit::tell(ctx, &Decision::admitted(Some(&known.pool.server), Some(&call)));
+    Ok(request)
+}
+
+async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, body: &'b Body) -> Verdict<Native<'b>> {
+    let pool = Arc::clone(&known.pool);
     if !pool.takes_native() {
         let detail = format!("`{}` is served over REST only; use POST /api/mcp/{}", pool.server, pool.server);
         return Err(Reject::new(Code::UnknownServer, detail));
     }
     let request = client.req_header();
     headers::tells_one_version(&request.headers)?;
-    let payload = if request.method == Method::POST { Some(message::Payload::read(body)?) } else { None };
-    let message = payload.as_ref().and_then(Payload::one);
-    if payload.as_ref().is_some_and(Payload::is_modern_batch)
-        || (payload.is_some() && message.is_none() && headers::version(&request.headers).is_some_and(|version| version > LAST_WITH_BATCHES))
+    let asked = if request.method == Method::POST { Some(message::Payload::read(body.read())?) } else { None };
+    let message = asked.as_ref().and_then(Payload::one);
+    if asked.as_ref().is_some_and(Payload::is_modern_batch)
+        || (asked.is_some() && message.is_none() && headers::version(&request.headers).is_some_and(|version| version > LAST_WITH_BATCHES))
     {
         return Err(Reject::new(Code::InvalidRequest, "this revision has no batches"));
     }
@@ -154,21 +209,26 @@ fn native<'b>(state: &State, client: &ServerSession, ctx: &Ctx, caller: Caller, 
         // A modern message is judged by its body, so its headers must not tell otherwise.
         headers::agree(&request.headers, call)?;
     }
+    let course::Native { payload, call, mut decided, body } = course::native(ctx, known.courses, asked, call, body)?;
     // May they: every message of a batch, or none of it is sent, since a part would be another request.
     let batch = payload.as_ref().map(Payload::batched).unwrap_or_default();
     let calls = || call.iter().chain(&batch);
-    calls().try_for_each(|call| permit(ctx, &caller, &pool, call))?;
-    let session = session(state, &pool, &caller.principal, &request.headers).inspect_err(|reject| {
+    calls().try_for_each(|call| permit(ctx, &known.caller, &pool, call))?;
+    let session = session(known.state, &pool, &known.caller.principal, &request.headers).inspect_err(|reject| {
         audit::tell(ctx, &Decision { server: Some(&pool.server), ..Decision::refused(reject.code, "not a session of the caller's here") });
     })?;
-    calls().for_each(|call| audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(call))));
-    if calls().next().is_none() {
-        audit::tell(ctx, &Decision::admitted(Some(&pool.server), None));
+    let none = calls().next().is_none();
+    for call in calls().map(Some).chain(none.then_some(None)) {
+        if let Some(decided) = &mut decided {
+            decided.upstream.then(&custom::request(known.state, &known.courses.asking(call)).await?);
+        }
+        audit::tell(ctx, &Decision::admitted(Some(&pool.server), call));
     }
     // A stream may replay what was asked elsewhere.
     let may_list = request.method == Method::GET || calls().any(|call| !call.is_named);
-    let token = who::token(&pool, &caller.principal, &request.headers);
-    Ok(Native { pool, principal: caller.principal, token, call, may_list, session, body: body.clone() })
+    let token = who::token(&pool, &known.caller.principal, &request.headers);
+    let principal = known.caller.principal;
+    Ok(Native { pool, principal, token, call, may_list, session, body: body.clone(), decided })
 }
 
 /// May they, and are the arguments such as the tool takes.

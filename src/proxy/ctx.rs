@@ -7,9 +7,12 @@ use http::HeaderValue;
 use pingora::protocols::http::ServerSession;
 
 use crate::access::Client;
+use crate::extend::Middleware;
 use crate::observe::metrics::Outcome;
 use crate::principal::Principal;
+use crate::route::version::Version;
 use crate::snapshot::{Phase, Snapshot, State};
+use crate::transform::Headers;
 use crate::upstream::ask::Trace;
 
 /// Per-request context; made by Pingora before anything is known.
@@ -24,6 +27,10 @@ pub struct Ctx {
     /// Who asks, once that is known.
     pub principal: Option<Arc<Principal>>,
     pub told: Told,
+    /// The version of the REST API it is asked under.
+    pub version: Option<Arc<Version>>,
+    /// Headers that change on the way to the caller.
+    pub downstream: Headers,
     state: Arc<State>,
     counted: bool,
 }
@@ -55,6 +62,8 @@ pub struct Told {
     pub method: Option<String>,
     pub name: Option<String>,
     pub backend: Option<String>,
+    /// The routing rule.
+    pub rule: Option<Arc<str>>,
     pub outcome: Option<Outcome>,
     /// The code of a refusal.
     pub code: Option<&'static str>,
@@ -76,6 +85,8 @@ impl Ctx {
             route: "other",
             principal: None,
             told: Told::default(),
+            version: None,
+            downstream: Headers::default(),
             state: Arc::clone(state),
             counted: false,
         }
@@ -94,6 +105,11 @@ impl Ctx {
         if self.state.shared.life.phase() > Phase::Serving {
             client.set_keepalive(None);
         }
+    }
+
+    /// The middleware compiled in.
+    pub fn middleware(&self) -> &[Arc<dyn Middleware>] {
+        &self.state.shared.extensions.middleware
     }
 
     pub fn trace(&self) -> Trace<'_> {

@@ -1,5 +1,7 @@
 //! The native lane: open the pass-through, seal the session id on its way back, relay.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::HeaderValue;
 use pingora::http::ResponseHeader;
@@ -22,6 +24,7 @@ use crate::mcp::session::Session;
 use crate::mcp::{filter, headers};
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, Verdict};
+use crate::route::rule::Choice;
 use crate::snapshot::State;
 use crate::upstream::exchange::OnBehalf;
 
@@ -58,14 +61,15 @@ async fn answer(
         Ok(head) => head,
         Err(reject) => return (outcome_of(&reject), Ok(Err(reject))),
     };
-    if let Some(part) = restricted(ctx, plan) {
-        return Box::pin(filtered(state, client, ctx, opened, head, part)).await;
+    let sight = restricted(ctx, plan);
+    if sight.is_some() || plan.shapes().is_some() {
+        return Box::pin(rewritten(state, client, ctx, plan, opened, head, sight)).await;
     }
     let is_short = opened.incoming.announced().is_some_and(|length| length <= JUDGED) && !opened.incoming.is_event_stream();
     if !is_short {
         return relayed(state, client, ctx, opened.incoming, head).await;
     }
-    let timeout = opened.backend.conf.timeout;
+    let timeout = timeout(plan, &opened);
     let collected = tokio::select! {
         biased;
         collected = tokio::time::timeout(timeout, opened.incoming.collect(JUDGED)) => collected.unwrap_or(Err(Failure::TimedOut)),
@@ -104,15 +108,16 @@ async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan:
     let native = native::Native {
         pool: &plan.pool,
         method: method(&request.method),
-        lines: native::forwarded(&request.headers, request.method == http::Method::GET),
+        lines: native::forwarded(&request.headers, request.method == http::Method::GET, plan.upstream()),
         body: plan.body.clone(),
         session: plan.session.as_ref(),
         on_behalf: plan.token.as_deref().map(OnBehalf::new),
         trace: ctx.trace(),
+        choice: plan.choice(),
     };
     tokio::select! {
         biased;
-        opened = native.open(&state.shared.client) => Some(opened),
+        opened = native.open(&state.shared.client) => Some(opened.map_err(|reject| Choice::explain(plan.choice(), reject))),
         () = relay::departure(client) => None,
     }
 }
@@ -176,19 +181,29 @@ fn restricted(ctx: &Ctx, plan: &Native<'_>) -> Option<Sight> {
     Sight::of(&ctx.snapshot, &plan.principal, &plan.pool.server)
 }
 
-/// Hands on an answer that may list things, less what the caller may not use.
-async fn filtered(
+/// How long a whole answer may take.
+fn timeout(plan: &Native<'_>, opened: &Open<'_>) -> Duration {
+    plan.choice().and_then(|choice| choice.timeout).unwrap_or(opened.backend.conf.timeout)
+}
+
+/// Hands on an answer less what the caller may not use, and as the operator's rules have it.
+async fn rewritten(
     state: &State,
     client: &mut ServerSession,
     ctx: &mut Ctx,
+    plan: &Native<'_>,
     opened: Open<'_>,
     mut head: ResponseHeader,
-    sight: Sight,
+    sight: Option<Sight>,
 ) -> (Outcome, Result<Verdict<()>>) {
     let status = head.status;
-    let rewrite = |_: Option<&RawValue>, text: &str| filter::written(text, &|kind, name| sight.keeps(kind, name));
-    let unreadable = || Reject::new(Code::BackendFailed, format!("backend {} gave a list that cannot be read", opened.backend.name()));
-    // A coding we did not ask for hides what is listed.
+    let rewrite = |id: Option<&RawValue>, text: &str| {
+        let kept = sight.as_ref().map(|sight| filter::written(text, &|kind, name| sight.keeps(kind, name))).transpose()?.flatten();
+        let shaped = plan.shapes().map(|shapes| shapes.result(id, kept.as_deref().unwrap_or(text))).transpose()?.flatten();
+        Ok(shaped.or(kept))
+    };
+    let unreadable = || Reject::new(Code::BackendFailed, format!("backend {} gave an answer that cannot be read", opened.backend.name()));
+    // A coding we did not ask for hides what is in it.
     if opened.incoming.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
         return (Outcome::Failed, Ok(Err(unreadable())));
     }
@@ -206,7 +221,7 @@ async fn filtered(
     let unreadable = unreadable();
     let collected = tokio::select! {
         biased;
-        collected = tokio::time::timeout(opened.backend.conf.timeout, opened.incoming.collect(MAX_LIST)) => collected.unwrap_or(Err(Failure::TimedOut)),
+        collected = tokio::time::timeout(timeout(plan, &opened), opened.incoming.collect(MAX_LIST)) => collected.unwrap_or(Err(Failure::TimedOut)),
         () = relay::departure(client) => return (Outcome::Abandoned, Err(left())),
     };
     let body = match collected {

@@ -10,6 +10,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::ctx::{Ctx, Dialect};
+use super::custom;
 use crate::access;
 use crate::egress::Incoming;
 use crate::mcp::message;
@@ -34,7 +35,7 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
     for (name, value) in page.headers {
         head.append_header(name, value)?;
     }
-    share(&mut head, ctx)?;
+    dress(&mut head, ctx)?;
     ctx.told.bytes = page.body.len();
     ctx.farewell(client);
     let is_head = client.req_header().method == http::Method::HEAD;
@@ -102,7 +103,7 @@ pub fn relayed(incoming: &Incoming<'_>, ctx: &Ctx, client: &ServerSession) -> Re
         head.remove_header(&name);
     }
     head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
-    share(&mut head, ctx)?;
+    dress(&mut head, ctx)?;
     frame(&mut head, client)?;
     Ok(head)
 }
@@ -116,16 +117,27 @@ pub fn events(ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
     head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static(EVENTS))?;
     head.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
     head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
-    share(&mut head, ctx)?;
+    dress(&mut head, ctx)?;
     frame(&mut head, client)?;
     Ok(head)
 }
 
-/// Lets a page of a listed origin read the answer (CORS).
-fn share(head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
+/// What every answer gets: leave for a page of a listed origin to read it (CORS), what the API version tells of its end,
+/// what the operator's rules change, and what middleware adds.
+fn dress(head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
     for (name, value) in ctx.arrival.shared_with.iter().flat_map(access::shared_with) {
         head.append_header(name, value)?;
     }
+    for (name, value) in ctx.version.iter().flat_map(|version| &version.headers) {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    for name in &ctx.downstream.remove {
+        head.remove_header(name);
+    }
+    for (name, value) in &ctx.downstream.set {
+        head.insert_header(name.clone(), value.clone())?;
+    }
+    custom::response(ctx, head);
     Ok(())
 }
 
