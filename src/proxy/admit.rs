@@ -183,7 +183,7 @@ async fn judge<'b>(ctx: &Ctx, known: &Known<'_>, request: rest::Request<'b>, cou
     let call = request.call();
     permit(ctx, &known.caller, &known.pool, &call)?;
     if let Some(course) = course {
-        course.upstream.then(&custom::request(known.state, &known.courses.asking(Some(&call))).await?);
+        course.upstream.then(&custom::request(&known.state.shared.extensions.middleware, &known.courses.asking(Some(&call))).await?);
     }
     audit::tell(ctx, &Decision::admitted(Some(&known.pool.server), Some(&call)));
     Ok(request)
@@ -220,7 +220,7 @@ async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, bod
     let none = calls().next().is_none();
     for call in calls().map(Some).chain(none.then_some(None)) {
         if let Some(decided) = &mut decided {
-            decided.upstream.then(&custom::request(known.state, &known.courses.asking(call)).await?);
+            decided.upstream.then(&custom::request(&known.state.shared.extensions.middleware, &known.courses.asking(call)).await?);
         }
         audit::tell(ctx, &Decision::admitted(Some(&pool.server), call));
     }
