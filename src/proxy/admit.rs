@@ -183,7 +183,7 @@ async fn judge<'b>(ctx: &Ctx, known: &Known<'_>, request: rest::Request<'b>, cou
     let call = request.call();
     permit(ctx, &known.caller, &known.pool, &call)?;
     if let Some(course) = course {
-        course.upstream.then(&custom::request(&known.state.shared.extensions.middleware, &known.courses.asking(Some(&call))).await?);
+        course.upstream.then(&custom(ctx, known, Some(&call)).await?);
     }
     audit::tell(ctx, &Decision::admitted(Some(&known.pool.server), Some(&call)));
     Ok(request)
@@ -218,17 +218,27 @@ async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, bod
         audit::tell(ctx, &Decision { server: Some(&pool.server), ..Decision::refused(reject.code, "not a session of the caller's here") });
     })?;
     let none = calls().next().is_none();
-    for call in calls().map(Some).chain(none.then_some(None)) {
-        if let Some(decided) = &mut decided {
-            decided.upstream.then(&custom::request(&known.state.shared.extensions.middleware, &known.courses.asking(call)).await?);
+    let asked = || calls().map(Some).chain(none.then_some(None));
+    if let Some(decided) = &mut decided {
+        for call in asked() {
+            decided.upstream.then(&custom(ctx, &known, call).await?);
         }
-        audit::tell(ctx, &Decision::admitted(Some(&pool.server), call));
     }
+    asked().for_each(|call| audit::tell(ctx, &Decision::admitted(Some(&pool.server), call)));
     // A stream may replay what was asked elsewhere.
     let may_list = request.method == Method::GET || calls().any(|call| !call.is_named);
     let token = who::token(&pool, &known.caller.principal, &request.headers);
     let principal = known.caller.principal;
     Ok(Native { pool, principal, token, call, may_list, session, body: body.clone(), decided })
+}
+
+/// What middleware compiled in says to a call that is permitted: headers for the server, or a refusal.
+async fn custom(ctx: &Ctx, known: &Known<'_>, call: Option<&Call<'_>>) -> Verdict<Headers> {
+    let asked = custom::request(&known.state.shared.extensions.middleware, &known.courses.asking(call)).await;
+    asked.inspect_err(|reject| {
+        let refused = Decision::refused(reject.code, "refused by middleware");
+        audit::tell(ctx, &Decision { server: Some(&known.pool.server), call, ..refused });
+    })
 }
 
 /// May they, and are the arguments such as the tool takes.

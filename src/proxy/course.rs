@@ -228,8 +228,10 @@ pub fn native<'b>(
 /// What is changed of the answers to a native request.
 fn answers(courses: &Courses<'_>, payload: Option<&Payload<'_>>, decided: &[Course]) -> Option<Shapes> {
     match payload {
-        None => courses.transforms.as_ref().map(|rules| Shapes::Replay(Arc::clone(rules))),
-        Some(Payload::One(_)) => decided.first().map(|course| Shapes::One(course.shape.clone())),
+        None if courses.http.method == Method::GET => courses.transforms.as_ref().map(|rules| Shapes::Replay(Arc::clone(rules))),
+        // What is no request is not answered, and what a server says to it all the same may be no JSON.
+        Some(Payload::One(message)) if message.id.is_some() => decided.first().map(|course| Shapes::One(course.shape.clone())),
+        None | Some(Payload::One(_)) => None,
         Some(Payload::Batch(messages)) => {
             let ids = messages.iter().map(|message| message.id.map(transform::plain));
             Some(Shapes::Batch(ids.zip(shapes(decided).cloned()).collect()))

@@ -73,8 +73,21 @@ pub struct Asked<'a> {
 #[derive(Clone, Default)]
 pub struct Shape {
     rules: Vec<Arc<Rule>>,
-    /// Whether it is a tool call, whose output may be cut.
-    is_call: bool,
+    of: Kind,
+}
+
+/// What a message is, as far as rules apply to it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Kind {
+    /// A tool call, whose output may be cut.
+    Tool,
+    /// Something else that takes arguments.
+    Prompt,
+    /// A request or notification that takes none: what rules say of arguments is said where they are, and not added.
+    Other,
+    /// Nothing that is asked, so nothing with params: a stream, or an answer to the server.
+    #[default]
+    Nothing,
 }
 
 impl Transforms {
@@ -202,13 +215,17 @@ impl Headers {
 impl Shape {
     /// The rules among `rules` that match what was asked.
     pub fn of(rules: &[Arc<Rule>], asked: &Asked<'_>) -> Self {
-        let is_call = asked.call.is_some_and(|call| call.method == "tools/call");
-        Self { rules: rules.iter().filter(|rule| rule.of.fits(asked)).cloned().collect(), is_call }
+        let of = asked.call.map_or(Kind::Nothing, |call| match &*call.method {
+            "tools/call" => Kind::Tool,
+            "prompts/get" => Kind::Prompt,
+            _ => Kind::Other,
+        });
+        Self { rules: rules.iter().filter(|rule| rule.of.fits(asked)).cloned().collect(), of }
     }
 
     /// Whether params are to be changed.
     pub fn edits(&self) -> bool {
-        self.rules.iter().any(|rule| !rule.params.is_empty())
+        self.of != Kind::Nothing && self.rules.iter().any(|rule| !rule.params.is_empty())
     }
 
     /// The headers changed on the way to the server.
@@ -231,7 +248,6 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::Kind;
 
     pub(super) fn rules(yaml: &str) -> Transforms {
         let text = format!("backends: [{{ name: a, url: 'http://a' }}]\ntransform:\n{yaml}");
@@ -248,7 +264,14 @@ mod tests {
         let rules = transforms.of("files", None).unwrap();
         let matched = |method: &str, name: Option<&str>, version| {
             let name = name.map(|name| name.to_owned().into());
-            let call = Call { method: method.to_owned().into(), name, kind: Kind::Tool, is_named: true, arguments: None, also: Vec::new() };
+            let call = Call {
+                method: method.to_owned().into(),
+                name,
+                kind: crate::call::Kind::Tool,
+                is_named: true,
+                arguments: None,
+                also: Vec::new(),
+            };
             Shape::of(&rules, &Asked { route: None, version, call: Some(&call) })
                 .rules
                 .iter()

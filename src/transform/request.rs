@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
-use super::Shape;
+use super::{Kind, Shape};
 use crate::mcp::edit::{Care, Change, Edit, Fault, Part};
 use crate::mcp::strict;
 use crate::reject::{Code, Reject, Verdict};
@@ -53,12 +53,55 @@ fn edit<'p, 's: 'p>(message: &mut Part<'p>, shape: &'s Shape, is_rest: bool) -> 
     if !shape.edits() {
         return Ok(());
     }
-    if is_rest && shape.is_call {
+    if is_rest && shape.of == Kind::Tool {
         message.apply(&TOOL_NAME, Care::Request)?;
     }
-    shape.rules.iter().flat_map(|rule| &rule.params).try_for_each(|edit| message.apply(edit, Care::Request))
+    let takes_arguments = shape.of != Kind::Other || has_arguments(message)?;
+    let edits = shape.rules.iter().flat_map(|rule| &rule.params);
+    let mut edits = edits.filter(|edit| takes_arguments || edit.path.get(1).is_none_or(|name| name != "arguments"));
+    edits.try_for_each(|edit| message.apply(edit, Care::Request))
+}
+
+fn has_arguments(message: &mut Part<'_>) -> Result<bool, Fault> {
+    let Some(params) = message.open()?.member("params") else { return Ok(false) };
+    Ok(params.open()?.member("arguments").is_some())
 }
 
 fn refuse(fault: Fault) -> Reject {
     Reject::new(Code::InvalidParams, format!("the request cannot be transformed as it must be: {fault}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Asked;
+    use super::super::tests::rules;
+    use super::*;
+    use crate::mcp::message::{Message, Payload};
+
+    fn sent(yaml: &str, body: &str) -> String {
+        let transforms = rules(yaml);
+        let rules = transforms.of("files", None).unwrap();
+        let payload = Payload::read(body.as_bytes()).unwrap();
+        let call = payload.one().and_then(Message::call);
+        let shape = Shape::of(&rules, &Asked { route: None, version: None, call: call.as_ref() });
+        let rewritten = rewrite(body.as_bytes(), std::iter::once(&shape), false).unwrap();
+        rewritten.map_or_else(|| body.to_owned(), |rewritten| String::from_utf8(rewritten.body.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn arguments_are_added_where_they_are_taken_and_an_answer_to_the_server_is_nobodys() {
+        let every = "- { request: { params: { set: { arguments.a: 1, note: x } } } }\n";
+        let message = |rest: &str| format!(r#"{{"jsonrpc":"2.0","id":1,{rest}}}"#);
+        for (body, expected) in [
+            (
+                r#""method":"prompts/get","params":{"name":"p"}"#,
+                r#""method":"prompts/get","params":{"name":"p","arguments":{"a":1},"note":"x"}"#,
+            ),
+            (r#""method":"ping""#, r#""method":"ping","params":{"note":"x"}"#),
+            (r#""method":"own","params":{"arguments":{}}"#, r#""method":"own","params":{"arguments":{"a":1},"note":"x"}"#),
+            (r#""result":{}"#, r#""result":{}"#),
+        ] {
+            assert_eq!(sent(every, &message(body)), message(expected));
+        }
+    }
 }

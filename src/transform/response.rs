@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::{Rule, Shape};
+use super::{Kind, Rule, Shape};
 use crate::mcp::cut;
 use crate::mcp::edit::{Care, Change, Edit, Fault, Part};
 use crate::mcp::rewrite::Unreadable;
@@ -29,7 +29,7 @@ impl Shape {
     /// # Errors
     /// [`Unreadable`].
     pub fn result(&self, written: &str) -> Result<Option<String>, Unreadable> {
-        reshape(&self.rules, written, if self.is_call { Answers::Call } else { Answers::Other })
+        reshape(&self.rules, written, if self.of == Kind::Tool { Answers::Call } else { Answers::Other })
     }
 
     /// Whether results are changed at all.
@@ -151,7 +151,7 @@ mod tests {
     use super::super::Asked;
     use super::super::tests::rules;
     use super::*;
-    use crate::call::{Call, Kind};
+    use crate::call::{self, Call};
 
     #[test]
     fn a_result_is_changed_rule_by_rule() {
@@ -160,7 +160,8 @@ mod tests {
              - { response: { fields: { wrap: answer } } }\n",
         );
         let rules = transforms.of("files", None).unwrap();
-        let call = Call { method: "tools/call".into(), name: None, kind: Kind::Tool, is_named: true, arguments: None, also: Vec::new() };
+        let call =
+            Call { method: "tools/call".into(), name: None, kind: call::Kind::Tool, is_named: true, arguments: None, also: Vec::new() };
         let shape = Shape::of(&rules, &Asked { route: None, version: None, call: Some(&call) });
         let result = shape.result(r#"{"content":[{"type":"text","text":"ab","annotations":{}}],"structuredContent":1,"isError":false}"#);
         let expected = r#"{"answer":{"content":[{"type":"text","text":"ab"}],"data":1},"isError":false}"#;
@@ -186,7 +187,7 @@ mod tests {
             let call = Call {
                 method: "tools/call".into(),
                 name: Some(name.into()),
-                kind: Kind::Tool,
+                kind: call::Kind::Tool,
                 is_named: true,
                 arguments: None,
                 also: Vec::new(),

@@ -2,6 +2,8 @@
 //! configuration and speak of a request without copying it: a variable is looked up when the expression comes to it.
 //! What cannot be evaluated does not hold.
 
+mod headers;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -15,6 +17,7 @@ use cel::{Context, Env, IdedExpr, Program, Value};
 use http::HeaderMap;
 use serde_json::value::RawValue;
 
+use self::headers::Headers;
 use crate::mcp::strict;
 use crate::principal::Principal;
 
@@ -40,6 +43,8 @@ pub struct Condition {
     pub needs_call: bool,
     /// The only server it can hold for, where it says so by itself: nothing needs to be evaluated for another.
     server: Option<String>,
+    /// Which of its outermost `&&` terms do not look at the arguments.
+    light: Vec<bool>,
     /// The words of its text, as they are and folded: the names of arguments it may look at are among them.
     words: HashSet<String>,
     folded: HashSet<String>,
@@ -79,10 +84,13 @@ impl Condition {
         let references = program.references();
         let needs_arguments = references.has_variable("arguments");
         let needs_call = needs_arguments || ["name", "method", "tool"].iter().any(|name| references.has_variable(name));
-        let server = only_server(program.expression()).map(str::to_owned);
+        let mut terms = Vec::new();
+        outermost(program.expression(), &mut terms);
+        let server = terms.iter().find_map(|term| only_server(term)).map(str::to_owned);
+        let light = terms.iter().map(|term| !term.references().has_variable("arguments")).collect();
         let words: HashSet<String> = text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned).collect();
         let folded = words.iter().map(|word| strict::folded(word)).collect();
-        Some(Self { program, needs_arguments, needs_call, server, words, folded })
+        Some(Self { program, needs_arguments, needs_call, server, light, words, folded })
     }
 
     /// Whether it holds.
@@ -104,13 +112,20 @@ impl Condition {
     }
 
     fn interpret(&self, question: &Question<'_>) -> Result<bool, Unclear> {
+        if self.needs_arguments && self.fails_early(question) {
+            return Ok(false);
+        }
         // Before anything is evaluated: an `||` would forgive what cannot be read for certain.
         let arguments = if self.needs_arguments { Some(self.arguments(question.arguments)?) } else { None };
-        let facts = Facts { question, arguments };
-        let mut context = Context::with_env(Arc::clone(&ENV));
-        context.set_variable_resolver(&facts);
-        let value = Value::resolve_val(self.program.expression(), &context).map_err(|error| Unclear(error.to_string()))?;
-        value.downcast_ref::<CelBool>().map(|flag| *flag.inner()).ok_or_else(|| Unclear("it is neither true nor false".to_owned()))
+        truth(self.program.expression(), &Facts { question, arguments })
+    }
+
+    /// Whether a term that needs no arguments is false, so that they need not be read.
+    fn fails_early(&self, question: &Question<'_>) -> bool {
+        let mut terms = Vec::with_capacity(self.light.len());
+        outermost(self.program.expression(), &mut terms);
+        let facts = Facts { question, arguments: None };
+        terms.iter().zip(&self.light).any(|(term, is_light)| *is_light && matches!(truth(term, &facts), Ok(false)))
     }
 
     /// The arguments as a map; empty where there are none, nothing where a backend could read them in another way than
@@ -144,6 +159,13 @@ impl Condition {
 
 fn boxed(value: Value) -> Result<Box<dyn Val>, Unclear> {
     value.try_into().map_err(|_| Unclear("a value CEL does not have".to_owned()))
+}
+
+fn truth(expression: &IdedExpr, facts: &Facts<'_>) -> Result<bool, Unclear> {
+    let mut context = Context::with_env(Arc::clone(&ENV));
+    context.set_variable_resolver(facts);
+    let value = Value::resolve_val(expression, &context).map_err(|error| Unclear(error.to_string()))?;
+    value.downcast_ref::<CelBool>().map(|flag| *flag.inner()).ok_or_else(|| Unclear("it is neither true nor false".to_owned()))
 }
 
 /// What the variables of one evaluation stand for.
@@ -182,7 +204,7 @@ impl VariableResolver for Facts<'_> {
                     "request.method" => text(request.method),
                     "request.path" => text(request.path),
                     "request.client" => made(client(request)),
-                    "headers" | "request.headers" => made(headers(request.headers)),
+                    "headers" | "request.headers" => Some(CowVal::owned(Headers::new(request.headers))),
                     "request" => made(whole_request(request)),
                     _ => None,
                 }
@@ -218,7 +240,7 @@ fn whole_request(request: &Request<'_>) -> Value {
     map([
         ("method", Value::from(request.method)),
         ("path", Value::from(request.path)),
-        ("headers", headers(request.headers)),
+        ("headers", every_header(request.headers)),
         ("client", client(request)),
     ])
 }
@@ -227,20 +249,25 @@ fn client(request: &Request<'_>) -> Value {
     Value::from(request.client.map(|address| address.to_canonical().to_string()).unwrap_or_default())
 }
 
-/// Headers by lower-case name; lines of one name are joined, as RFC 9110 §5.3 has it.
-fn headers(headers: &HeaderMap) -> Value {
-    let joined = |name| {
-        let lines = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-        Value::from(lines.collect::<Vec<_>>().join(", "))
-    };
-    Value::from(headers.keys().map(|name| (name.as_str(), joined(name))).collect::<HashMap<&str, Value>>())
+/// The headers as a map, for who asks for the request as a whole.
+fn every_header(map: &HeaderMap) -> Value {
+    let headers = Headers::new(map);
+    let joined = |name: &str| headers.find(name).map_or_else(|| Value::from(""), |value| Value::from(value.inner()));
+    Value::from(map.keys().map(|name| (name.as_str(), joined(name.as_str()))).collect::<HashMap<&str, Value>>())
 }
 
-/// The server that an expression demands as one of its outermost `&&` terms.
-fn only_server(expression: &IdedExpr) -> Option<&str> {
-    let Expr::Call(call) = &expression.expr else { return None };
+/// The terms of the outermost `&&`; one that is false makes the whole false, whatever the others are.
+fn outermost<'e>(expression: &'e IdedExpr, terms: &mut Vec<&'e IdedExpr>) {
+    match &expression.expr {
+        Expr::Call(call) if call.func_name == operators::LOGICAL_AND => call.args.iter().for_each(|term| outermost(term, terms)),
+        _ => terms.push(expression),
+    }
+}
+
+/// The server that a term demands.
+fn only_server(term: &IdedExpr) -> Option<&str> {
+    let Expr::Call(call) = &term.expr else { return None };
     match (call.func_name.as_str(), call.args.as_slice()) {
-        (operators::LOGICAL_AND, terms) => terms.iter().find_map(only_server),
         (operators::EQUALS, [a, b]) => match (&a.expr, &b.expr) {
             (Expr::Ident(name), Expr::Literal(LiteralValue::String(text)))
             | (Expr::Literal(LiteralValue::String(text)), Expr::Ident(name))
@@ -348,6 +375,11 @@ mod tests {
         assert!(holds("arguments['filePath'] == 'a'", r#"{"filePath":"a","Other":{"deep":[{"X":1}]}}"#));
         assert!(holds("request.method == 'POST' && request.path.endsWith('/files') && version == 'v1' && tool == 'read'", "{}"));
         assert!(holds("request.headers['accept'] == 'a, b' && 'accept' in headers && request.client == '192.0.2.7'", "{}"));
+        assert!(holds(
+            "headers.exists(name, name.startsWith('acc')) && size(headers) == 1 && request['headers']['accept'] == 'a, b'",
+            "{}"
+        ));
+        assert!(!holds("'Accept' in headers || headers['none'] == ''", "{}") && holds("!has(headers.Accept)", "{}"));
         assert!(holds("has(request.headers.accept) && !has(headers.other) && has(principal.tenant)", "{}"));
         assert!(holds("['files'].exists(server, server == 'files') && principal.roles.map(request, request)[0] == 'reader'", "{}"));
         assert!(!holds("server == 'other' || false", "{}") && !holds("true && 'other' == server", "{}"));
@@ -363,6 +395,7 @@ mod tests {
             ("arguments.n > 5", r#"{"n":"six"}"#),
             ("arguments.path == 'a'", r#"{"path":"a","Path":"b"}"#),
             ("!has(arguments.force)", r#"{"Force":true}"#),
+            ("name == 'read' && (server == 'other' || arguments.path == 'a')", r#"{"path":"a","Path":"b"}"#),
             ("true || !has(arguments.force)", r#"{"Force":true}"#),
             ("arguments.target.path == 'a'", r#"{"target":{"path":"a","PATH":"b"}}"#),
             ("arguments.task == 'a'", "{\"task\":\"a\",\"tas\u{212a}\":\"b\"}"),
