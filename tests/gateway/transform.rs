@@ -157,6 +157,30 @@ async fn results_are_changed_in_both_lanes_as_json_and_as_events() {
 }
 
 #[tokio::test]
+async fn a_stream_that_replays_what_was_asked_elsewhere_shows_nothing_that_is_removed() {
+    let (stub, gateway) = with(ANSWERS).await;
+    let content = json!([{ "type": "text", "text": "0123456789abcdef", "annotations": {} }]);
+    stub.act(Act::Events(json!({ "content": content, "structuredContent": { "secret": 1, "old": 2 } })));
+    let request = http().get(gateway.at("/mcp/stub")).header("accept", "text/event-stream").header("last-event-id", "6");
+    let mut answer = request.send().await.expect("an answer");
+    let event = answer.chunk().await.expect("a stream").expect("an event");
+    let text = String::from_utf8_lossy(&event);
+    assert!(text.contains("0123456789… [truncated by mcp-gateway: 10 of") && text.contains(r#""id":99"#), "{text}");
+    assert!(!text.contains("secret") && !text.contains("annotations"), "{text}");
+}
+
+#[tokio::test]
+async fn what_rules_set_is_told_to_servers_and_to_nobody_else() {
+    let rules = "transform: [ { request: { params: { set: { arguments.key: '${KEY:-h1dden}' } }, headers: { set: { x-key: h1dden } } }, response: { headers: { set: { x-shown: seen } } } } ]\n";
+    let (stub, gateway) = with(rules).await;
+    gateway.call("stub", "regional", json!({})).await;
+    assert_eq!((seen(&stub)["arguments"]["key"].as_str(), stub.headers()["x-key"].to_str().ok()), (Some("h1dden"), Some("h1dden")));
+    let shown = http().get(format!("{}/admin/config", gateway.admin)).send().await.expect("an answer").text().await.expect("text");
+    assert!(shown.contains("x-key") && shown.contains("\"key\"") && !shown.contains("h1dden") && !shown.contains("seen"), "{shown}");
+    assert!(!gateway.said().await.iter().any(|line| line.contains("h1dden")));
+}
+
+#[tokio::test]
 async fn a_long_output_is_cut_and_says_so() {
     let (stub, gateway) = with(ANSWERS).await;
     let text = "ä".repeat(20);

@@ -116,13 +116,22 @@ async fn health(State(shared): State<Arc<Shared>>) -> StatusCode {
     if shared.sick.load(Ordering::SeqCst) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
 }
 
-/// A GET stream: one event, then silence for as long as the client stays.
+/// A GET stream: one event, then silence for as long as the client stays. What would be answered as events is replayed, as
+/// if it had been asked for on a connection that is gone.
 async fn stream(State(shared): State<Arc<Shared>>) -> Response {
-    let body = Body::from_stream(futures::stream::unfold((false, Waiting::new(&shared)), |(begun, waiting)| async move {
-        if begun {
-            std::future::pending::<()>().await;
+    let event = match &*shared.act.lock().expect("no panic while held") {
+        Act::Events(result) => json!({ "jsonrpc": "2.0", "id": 99, "result": result }).to_string(),
+        _ => "{}".to_owned(),
+    };
+    let event = Bytes::from(format!("event: message\ndata: {event}\n\n"));
+    let body = Body::from_stream(futures::stream::unfold((false, Waiting::new(&shared)), move |(begun, waiting)| {
+        let event = event.clone();
+        async move {
+            if begun {
+                std::future::pending::<()>().await;
+            }
+            Some((Ok::<_, std::io::Error>(event), (true, waiting)))
         }
-        Some((Ok::<_, std::io::Error>(Bytes::from_static(b"event: message\ndata: {}\n\n")), (true, waiting)))
     }));
     ([("content-type", "text/event-stream")], body).into_response()
 }
