@@ -13,7 +13,7 @@ use cel::common::ast::{Expr, LiteralValue, operators};
 use cel::common::types::{CelBool, CelString};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
-use cel::{Context, Env, IdedExpr, Program, Value};
+use cel::{Context, Env, ExecutionError, IdedExpr, Program, Value};
 use http::HeaderMap;
 use serde_json::value::RawValue;
 
@@ -33,6 +33,9 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("principal", &["subject", "issuer", "client", "tenant", "tier", "way", "roles", "scopes"]),
     ("request", &["method", "path", "headers", "client"]),
 ];
+
+/// What CEL itself names, for `type(x) == int`.
+const TYPES: &[&str] = &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
 
 /// A compiled condition.
 pub struct Condition {
@@ -294,6 +297,9 @@ pub fn check(text: &str, variables: &[&str]) -> Result<(), String> {
     free(program.expression(), &mut Vec::new(), &mut |id, name, member| {
         let column = program.source_info().offset_for(id).map_or(1, |(start, _)| start + 1);
         let members = MEMBERS.iter().find(|(variable, _)| *variable == name).map(|(_, members)| *members);
+        if TYPES.contains(&name) {
+            return;
+        }
         if !variables.contains(&name) {
             unknown.push(format!("column {column}: `{name}` is not known; a condition speaks of {}", variables.join(", ")));
         } else if let (Some(members), Some(member)) = (members, member)
@@ -302,7 +308,22 @@ pub fn check(text: &str, variables: &[&str]) -> Result<(), String> {
             unknown.push(format!("column {column}: `{name}.{member}` is not known; there is {}", members.join(", ")));
         }
     });
+    let references = program.references();
+    unknown
+        .extend(references.functions().into_iter().filter(|name| !is_function(name)).map(|name| format!("there is no function `{name}`")));
     if unknown.is_empty() { Ok(()) } else { Err(unknown.join("; ")) }
+}
+
+/// Whether CEL has a function of this name, of which the crate can only be asked by calling it: a condition with a
+/// misspelt one would never hold, and nobody would know why.
+fn is_function(name: &str) -> bool {
+    let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic());
+    let knows = |text: String| {
+        let context = Context::with_env(Arc::clone(&ENV));
+        let called = ENV.compile(&text).map(|program| program.execute(&context));
+        !matches!(called, Ok(Err(ExecutionError::UndeclaredReference(_))) | Err(_))
+    };
+    is_operator || knows(format!("{name}()")) || knows(format!("''.{name}()"))
 }
 
 /// Tells of every variable that is not a list macro's own (`p` in `paths.all(p, …)`), with the member asked of it.
@@ -410,6 +431,10 @@ mod tests {
         let fault = |text: &str| check(text, OF_REQUESTS).unwrap_err();
         assert!(fault("server == 'a' && pth == 'b'").starts_with("column 18: `pth` is not known; a condition speaks of request,"));
         assert!(fault("request.metod == 'POST'").starts_with("column 1: `request.metod` is not known; there is method, path"));
+        assert_eq!(fault("server.startWith('a') || siz(server) > 1").matches("there is no function `s").count(), 2);
+        let every = "'a'.contains('b') || 'a'.matches('b') || 'a'.endsWith('b') || int('1') == 1 || string(2) == '2' || type(1) == int \
+            || [1].map(x, x * 2).filter(x, x > 1).exists_one(x, x == 2) || {'a': 1}.exists(k, k in ['a']) || double(1) < 2.0 || !dyn(true)";
+        assert_eq!(check(every, OF_REQUESTS), Ok(()));
         assert!(fault("server ==").contains("column"), "{}", fault("server =="));
         assert!(check("request.path == 'a'", OF_CALLS).is_err() && fault("[1].all(p, p > 0) && p").contains("column 22: `p`"));
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_yaml::Value;
 use url::Url;
 
-use super::check::{backend_url, label, positive};
+use super::check::{label, positive};
 use super::reader::Section;
 use super::transform::{self, Transform};
 use super::{Among, Backend, Timespan, instant};
@@ -120,7 +120,7 @@ fn version(root: &Section<'_>, section: &Section<'_>, name: &str, fixed: Option<
         form: fixed.or(form).unwrap_or(Form::V1),
         deprecated,
         sunset,
-        docs: section.parse("docs", backend_url),
+        docs: section.parse("docs", link),
         among: among(root, section, backends),
     }
 }
@@ -133,6 +133,12 @@ fn deprecated(text: &str) -> Result<Option<i64>, String> {
         "false" => Ok(None),
         _ => instant(text).map(Some).map_err(|e| e.replace("is not", "is neither true, false nor")),
     }
+}
+
+/// A page to be linked to.
+fn link(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.username().is_empty());
+    url.filter(|url| url.password().is_none()).ok_or_else(|| "not an http:// or https:// URL to link to".to_owned())
 }
 
 /// `backends:` as names or `{ shard: … }`.
