@@ -155,6 +155,7 @@ pub fn rest<'b>(ctx: &mut Ctx, courses: &Courses<'_>, body: &'b Body) -> Verdict
         }
     };
     note(ctx, &courses);
+    ctx.told.rule = courses.iter().find_map(|course| course.choice.as_ref()?.route.clone());
     let Some(changed) = transform::rewrite(body.read(), shapes(&courses), true)? else { return Ok(Rest { payload, courses }) };
     let mut payload = rest::Payload::read(body.change(changed.body))?;
     if let rest::Payload::Batch(requests) = &mut payload {
@@ -165,7 +166,7 @@ pub fn rest<'b>(ctx: &mut Ctx, courses: &Courses<'_>, body: &'b Body) -> Verdict
 
 /// What was decided about a native request.
 pub struct Decided {
-    /// Where it may go; a batch goes where its first message leads.
+    /// Where it may go; a batch goes where its first call leads.
     pub choice: Option<Arc<Choice>>,
     /// What is changed of its answer.
     pub shapes: Option<Shapes>,
@@ -201,13 +202,15 @@ pub fn native<'b>(
         _ => vec![courses.of(call.as_ref())?],
     };
     note(ctx, &decided);
+    let lead = payload.as_ref().map_or(0, lead);
+    let choice = decided.get(lead).and_then(|course| course.choice.clone());
+    ctx.told.rule = choice.as_ref().and_then(|choice| choice.route.clone());
     let mut upstream = Headers::default();
     for course in &decided {
         upstream.then(&course.upstream);
     }
     let changed = if payload.is_some() { transform::rewrite(body.read(), shapes(&decided), false)? } else { None };
     let shapes = answers(courses, payload.as_ref(), &decided).filter(Shapes::reshapes);
-    let choice = decided.into_iter().find_map(|course| course.choice);
     let Some(changed) = changed else {
         let decided = Decided { choice, shapes, upstream };
         return Ok(Native { payload, call, decided: Some(Box::new(decided)), body: body.read() });
@@ -223,6 +226,12 @@ pub fn native<'b>(
     }
     let decided = Decided { choice, shapes, upstream };
     Ok(Native { payload: Some(payload), call: after, decided: Some(Box::new(decided)), body })
+}
+
+/// The message that says where a native request goes: the first that asks anything.
+fn lead(payload: &Payload<'_>) -> usize {
+    let Payload::Batch(messages) = payload else { return 0 };
+    messages.iter().position(|message| message.call().is_some()).unwrap_or(0)
 }
 
 /// What is changed of the answers to a native request.
@@ -243,9 +252,8 @@ fn shapes(courses: &[Course]) -> impl Iterator<Item = &Shape> + Clone {
     courses.iter().map(|course| &course.shape)
 }
 
-/// Notes what was decided for the answer and the access record; a batch is told by its first request.
+/// Notes what was decided for the header of the answer.
 fn note(ctx: &mut Ctx, courses: &[Course]) {
-    ctx.told.rule = courses.iter().find_map(|course| course.choice.as_ref()?.route.clone());
     for course in courses {
         ctx.downstream.then(&course.shape.downstream());
     }

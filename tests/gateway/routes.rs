@@ -90,6 +90,14 @@ async fn each_request_of_a_batch_goes_its_own_way() {
     let (status, answers) = fleet.gateway.rest("stub", json!(batch)).await;
     let backends: Vec<&str> = answers.as_array().expect("an array").iter().filter_map(|answer| answer["backend"].as_str()).collect();
     assert_eq!((status, backends), (200, ["gpu", "plain"].repeat(4)));
+    for (batch, [plain, gpu]) in [
+        (json!([native(json!({})), native(json!({ "big": 1 }))]), [true, false]),
+        (json!([native(json!({ "big": 1 })), native(json!({}))]), [false, true]),
+    ] {
+        let text = batch.to_string();
+        http().post(fleet.gateway.at(NATIVE)).json(&batch).send().await.expect("an answer");
+        assert_eq!([fleet.plain.body() == text, fleet.gpu.body() == text], [plain, gpu], "a native batch goes where its first call leads");
+    }
 }
 
 #[tokio::test]
