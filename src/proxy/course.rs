@@ -82,15 +82,25 @@ impl<'r> Courses<'r> {
     /// # Errors
     /// `internal` when a router panics.
     pub fn of(&self, call: Option<&Call<'_>>) -> Verdict<Course> {
-        let choice = match self.routed(call)? {
-            Some(choice) => Some(choice),
-            None => self.ruled(call).or_else(|| self.version.map(|version| Arc::clone(&version.choice))),
-        };
+        let routed = self.routed(call)?;
+        let choice = self.within_version(routed.or_else(|| self.ruled(call)));
         let Some(rules) = &self.transforms else { return Ok(Course { choice, ..Course::default() }) };
         let route = choice.as_ref().and_then(|choice| choice.route.as_deref());
         let shape = Shape::of(rules, &Asked { route, version: self.version.map(|version| &*version.name), call });
         let upstream = shape.upstream();
         Ok(Course { choice, shape, upstream })
+    }
+
+    /// The version's backends, where no rule names others.
+    fn within_version(&self, choice: Option<Arc<Choice>>) -> Option<Arc<Choice>> {
+        let version = self.version.map(|version| &version.choice).filter(|version| version.among.is_some());
+        match (choice, version) {
+            (Some(choice), Some(version)) if choice.among.is_none() => {
+                Some(Arc::new(Choice { among: version.among.clone(), ..Choice::clone(&choice) }))
+            }
+            (Some(choice), _) => Some(choice),
+            (None, version) => version.cloned(),
+        }
     }
 
     /// What the first router that has a say says.

@@ -13,7 +13,7 @@ async fn versioned() -> (Stub, Stub, Gateway) {
         "{}backends:\n{}{}versions:\n\
          \x20 v1: {{ deprecated: 2026-01-01, sunset: 2027-06-30, docs: https://docs.example.com/v2, backends: [old] }}\n\
          \x20 2025-beta: {{ form: v2, deprecated: true, backends: {{ shard: new }}, transform: [ {{ request: {{ params: {{ set: {{ arguments.beta: true }} }} }} }} ] }}\n\
-         routes: [ {{ when: 'version == \"2025-beta\" && has(arguments.old)', backends: [old] }} ]\n",
+         routes: [ {{ when: 'version == \"2025-beta\" && has(arguments.old)', backends: [old] }}, {{ when: 'has(arguments.slow)', timeout: 50s }} ]\n",
         server(""),
         old.backend("old", check),
         new.backend("new", &format!("{check}, shard: new"))
@@ -72,9 +72,13 @@ async fn a_version_has_its_form_its_backends_and_its_changes() {
     assert_eq!((&answer["result"][0]["text"], &answer["backend"]), (&json!("{}"), &json!("old")));
     let (_, _, answer) = ask(&gateway, "/api/2025-beta/mcp/stub", &call(json!({ "old": 1 }))).await;
     assert_eq!(answer["backend"], "old", "a route that matches says otherwise");
-    assert_eq!((old.calls(), new.calls()), (2, 1));
+    for _ in 0..4 {
+        let (_, _, answer) = ask(&gateway, "/api/2025-beta/mcp/stub", &call(json!({ "slow": 1 }))).await;
+        assert_eq!(answer["backend"], "new", "unless it names no backends");
+    }
+    assert_eq!((old.calls(), new.calls()), (2, 5));
     let series = r#"http_requests_total{method="POST",route="/api/{version}/mcp/{server}",status="200"}"#;
-    assert_eq!(gateway.metric(series).await, 2);
+    assert_eq!(gateway.metric(series).await, 6);
 }
 
 #[tokio::test]
