@@ -18,8 +18,9 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 /// What a page of a listed origin may send, by CORS.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");
 /// What it may read beside the body.
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("Mcp-Session-Id, X-Request-ID, WWW-Authenticate, Retry-After, RateLimit, RateLimit-Policy");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "Mcp-Session-Id, X-Request-ID, WWW-Authenticate, Retry-After, RateLimit, RateLimit-Policy, Deprecation, Sunset, Link",
+);
 /// Seconds a browser may remember a preflight.
 const REMEMBERED: HeaderValue = HeaderValue::from_static("600");
 

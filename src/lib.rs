@@ -2,7 +2,7 @@
 //!
 //! # Reading order
 //! `proxy::admit` is the page that says what is asked of every request. From there: `route` and `access` (where to, from
-//! where), `auth` (who, and may they), `limit` and `overload` (how often, how much), `mcp` (what the bytes mean), `exchange` (asking a backend), `upstream` (who the backends are and how they
+//! where), `auth` (who, and may they), `limit` and `overload` (how often, how much), `transform` (what is changed on the way), `mcp` (what the bytes mean), `exchange` (asking a backend), `upstream` (who the backends are and how they
 //! are), `snapshot` (what a request is served by), `config` (what the operator wrote), `bootstrap` (how it all starts,
 //! reloads and stops), `sidecar` (what we tell about ourselves).
 //!
@@ -13,8 +13,8 @@
 //! 4  proxy      sidecar
 //! 3  exchange
 //! 2  snapshot
-//! 1  access  auth  limit  overload  route  upstream
-//! 0  call  digest  principal  reject  page  room  schema  config  egress  store  extend  observe  mcp
+//! 1  access  auth  limit  overload  route  transform  upstream
+//! 0  call  condition  digest  principal  reject  page  room  schema  config  egress  store  extend  observe  mcp
 //! ```
 //!
 //! # Words
@@ -27,6 +27,7 @@ pub mod access;
 pub mod auth;
 pub mod bootstrap;
 pub mod call;
+pub mod condition;
 pub mod config;
 pub mod demo;
 pub mod digest;
@@ -47,4 +48,5 @@ pub mod schema;
 pub mod sidecar;
 pub mod snapshot;
 pub mod store;
+pub mod transform;
 pub mod upstream;

@@ -20,6 +20,9 @@ use crate::limit::coarse::Coarse;
 use crate::mcp::session::Sealer;
 use crate::observe::metrics::Metrics;
 use crate::overload::{Gate, Lag};
+use crate::route::rule::Rules;
+use crate::route::version::Versions;
+use crate::transform::Transforms;
 use crate::upstream::Upstream;
 use crate::upstream::backend::Backend;
 use crate::upstream::discovery::{Merged, Registry, Sources};
@@ -46,6 +49,9 @@ pub struct Snapshot {
     pub permits: Permits,
     pub limits: Arc<Limits>,
     pub gate: Gate,
+    pub routes: Rules,
+    pub versions: Versions,
+    pub transforms: Transforms,
     pub upstream: Arc<Upstream>,
 }
 
@@ -111,6 +117,9 @@ impl State {
             permits: Permits::new(&config.roles, config.auth.as_ref()),
             limits: Arc::new(Limits::build(&config, None, &shared.metrics)?),
             gate: Gate::new(&config.server.limits, None),
+            routes: Rules::new(&config.routes),
+            versions: Versions::new(&config.versions),
+            transforms: Transforms::new(&config.transforms),
             config: Arc::new(config),
             upstream: Arc::new(upstream),
         };
@@ -170,6 +179,9 @@ impl State {
             limits: Arc::new(limits),
             gate: Gate::new(&config.server.limits, Some(&old.gate)),
             configured,
+            routes: Rules::new(&config.routes),
+            versions: Versions::new(&config.versions),
+            transforms: Transforms::new(&config.transforms),
             config: Arc::new(config),
             sources: merged.sources.clone(),
             upstream: Arc::new(upstream),

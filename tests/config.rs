@@ -39,6 +39,22 @@ fn every_fault_is_told_with_its_line_and_nothing_else_is() {
 }
 
 #[test]
+fn routes_to_backends_that_nobody_has_are_told_unless_they_may_come() {
+    let text = "backends: [{ name: one, url: 'http://x' }]\nroutes:\n  - backends: [one, three]\n  - backends: { shard: eu }\n";
+    let problems = config::parse("g.yaml", text, &nothing).expect_err("faults");
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "g.yaml:3: routes[0].backends: there is no backend `three` below backends",
+            "g.yaml:4: routes[1].backends.shard: no backend has the shard `eu`"
+        ]
+    );
+    let discovered = format!("{text}discovery: {{ etcd: {{ endpoints: ['http://etcd:2379'] }} }}\n");
+    assert!(config::parse("g.yaml", &discovered, &nothing).is_ok(), "they may be discovered");
+}
+
+#[test]
 fn what_is_no_yaml_is_told_with_its_line() {
     let problems = config::parse("syntax.yaml", "backends:\n  - name: [\n", &nothing).expect_err("a fault");
     assert_eq!((problems.len(), problems[0].line.is_some()), (1, true), "{problems:?}");

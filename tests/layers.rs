@@ -9,8 +9,23 @@ const LAYERS: &[&[&str]] = &[
     &["proxy", "sidecar"],
     &["exchange"],
     &["snapshot"],
-    &["access", "auth", "limit", "overload", "route", "upstream"],
-    &["call", "digest", "principal", "reject", "page", "room", "schema", "config", "egress", "store", "extend", "observe", "mcp"],
+    &["access", "auth", "limit", "overload", "route", "transform", "upstream"],
+    &[
+        "call",
+        "condition",
+        "digest",
+        "principal",
+        "reject",
+        "page",
+        "room",
+        "schema",
+        "config",
+        "egress",
+        "store",
+        "extend",
+        "observe",
+        "mcp",
+    ],
 ];
 const POLICIES: usize = 4;
 /// What `mcp` may use: it is sans-I/O.

@@ -2,13 +2,12 @@
 //! `permit` says what the recognised may do; `challenge` tells the others how to get in.
 //!
 //! Reading order: `credential` (what a request presents), `api_key` with `keys` and `key_store`, `jwt` with `jwks` and
-//! `claims`, `introspect`, `external`, `certificate`, then `permit` and `condition`.
+//! `claims`, `introspect`, `external`, `certificate`, then `permit`.
 
 pub mod api_key;
 pub mod certificate;
 pub mod challenge;
 pub mod claims;
-pub mod condition;
 pub mod credential;
 pub mod external;
 pub mod introspect;

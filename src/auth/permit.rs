@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use super::condition::{Condition, Question};
 use crate::call::{Call, Kind};
+use crate::condition::{Condition, Question};
 use crate::config::identity::{self, Roles};
 use crate::principal::{Principal, Way};
 
@@ -227,7 +227,7 @@ impl Rule {
             Arguments::Unknown => None,
             Arguments::Given(arguments) => arguments,
         };
-        when.holds(Question { principal, server: asked.server, method: asked.method, name: asked.name, arguments })
+        when.holds(&Question { principal, server: asked.server, method: asked.method, name: asked.name, arguments, request: None })
     }
 
     /// Whether it permits everything of a server, so that nothing needs to be filtered.

@@ -71,7 +71,7 @@ pub fn run(cli: Cli, extensions: Extensions) -> ExitCode {
         Command::Keys(Keys::New { id }) => new_key(&id),
         Command::Keys(Keys::Hash) => hash_key(),
         Command::Openapi => {
-            println!("{}", sidecar::openapi::document(&[], None));
+            println!("{}", sidecar::openapi::document(&[], None, &[]));
             ExitCode::SUCCESS
         }
     }

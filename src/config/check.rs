@@ -12,14 +12,14 @@ use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
 use super::{
     Access, Config, Limits, Log, Observability, Redis, Secret, Server, Tls, auth, backends, balancing, discovery, env, rate_limits, roles,
-    units,
+    routing, transform, units,
 };
 
 /// Checking more often than this would be load, not health.
 pub(super) const SOONEST: Duration = Duration::from_millis(50);
 
 /// Sections of the contract whose feature this version does not have yet.
-const LATER: &[&str] = &["routes", "versions", "transform", "analytics"];
+const LATER: &[&str] = &["analytics"];
 
 pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
     let mut document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax(name, &error)])?;
@@ -72,9 +72,17 @@ fn config(root: &Section<'_>) -> Config {
     let load_balancer = root.section("load_balancer");
     let interval = positive(&load_balancer, "health_check_interval", 30).max(SOONEST);
     let server = server(root.section("server"));
+    let backends = backends::backends(root, interval, root.has("discovery") || registered(root, &server));
+    // The rules of all first, then those of a version, then those of a route.
+    let mut transforms = transform::transforms(root);
+    let versions = routing::versions(root, &backends, &mut transforms);
+    let routes = routing::routes(root, &backends, &mut transforms);
     let config = Config {
-        backends: backends::backends(root, interval, root.has("discovery") || registered(root, &server)),
+        backends,
         discovery: discovery::discovery(&root.section("discovery"), interval),
+        routes,
+        versions,
+        transforms,
         load_balancer: balancing::balancer(&load_balancer),
         circuit_breaker: balancing::circuit_breaker(&root.section("circuit_breaker")),
         rate_limits: rate_limits::rate_limits(root),

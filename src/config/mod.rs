@@ -3,7 +3,8 @@
 //!
 //! `reader` walks the YAML and gathers all problems, `lines` tells where they stand, `env` lays the environment over
 //! the file, `check` (with `backends`, `discovery`, `auth` and `roles`) turns the result into these types, `identity` is the
-//! model of who may do what, `units` knows durations and sizes.
+//! model of who may do what, `routing` and `transform` are the model of where requests go and what is changed on the way,
+//! `quota` and `traffic` that of limits and resilience, `units` knows durations and sizes.
 
 mod auth;
 mod backends;
@@ -17,7 +18,9 @@ pub mod quota;
 mod rate_limits;
 mod reader;
 mod roles;
+pub mod routing;
 pub mod traffic;
+pub mod transform;
 mod units;
 
 use std::fmt;
@@ -75,6 +78,12 @@ pub struct Config {
     pub load_balancer: LoadBalancer,
     pub circuit_breaker: CircuitBreaker,
     pub rate_limits: quota::RateLimits,
+    /// The first that matches a request decides where it may go.
+    pub routes: Vec<routing::Rule>,
+    /// Versions of the REST API, the built-in ones among them.
+    pub versions: Vec<routing::Version>,
+    /// What is changed of requests and answers.
+    pub transforms: Vec<transform::Transform>,
     /// `None`: everyone is anonymous.
     pub auth: Option<Auth>,
     /// Empty: whoever is let in may do everything.

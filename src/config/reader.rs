@@ -112,6 +112,11 @@ impl<'a> Section<'a> {
         self.problems.add(&self.path(key), message);
     }
 
+    /// A problem of the mapping as a whole.
+    pub fn problem_here(&self, message: impl Into<String>) {
+        self.problems.add(&self.path, message);
+    }
+
     pub fn value(&self, key: &'static str) -> Option<&'a Value> {
         self.known.borrow_mut().push(key);
         self.map?.get(key).filter(|value| !value.is_null())
@@ -193,6 +198,23 @@ impl<'a> Section<'a> {
                 (name, sections)
             })
             .collect()
+    }
+
+    /// A mapping whose keys are the operator's own names, each with a text.
+    pub fn named_texts(&self) -> Vec<(String, String)> {
+        let text = |(name, value): (String, &Value)| {
+            let text = scalar(value);
+            if text.is_none() {
+                self.problem(&name, format!("expected text, found {}", kind(value)));
+            }
+            Some((name, text?))
+        };
+        self.named().filter_map(text).collect()
+    }
+
+    /// A mapping whose keys are the operator's own names, with whatever values.
+    pub fn named_values(&self) -> Vec<(String, &'a Value)> {
+        self.named().collect()
     }
 
     fn named(&self) -> impl Iterator<Item = (String, &'a Value)> {

@@ -2,6 +2,7 @@
 
 use super::identity::{Auth, Roles, Rule};
 use super::reader::Section;
+use crate::condition;
 
 /// Reads `roles:`.
 pub fn roles(root: &Section<'_>) -> Roles {
@@ -36,26 +37,8 @@ pub(super) fn glob(text: &str) -> Result<String, String> {
     globset::Glob::new(text).map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
-/// The names that list macros give to elements: `p` in `paths.all(p, …)`.
-fn bound(text: &str) -> Vec<&str> {
-    let macros = [".all(", ".exists(", ".exists_one(", ".map(", ".filter("];
-    let calls = macros.iter().flat_map(|call| text.split(call).skip(1));
-    calls.filter_map(|rest| rest.split_once(',')).map(|(name, _)| name.trim()).filter(|name| !VARIABLES.contains(name)).collect()
-}
-
-/// What a condition may speak of.
-const VARIABLES: &[&str] = &["principal", "server", "method", "name", "arguments"];
-
 fn condition(text: &str) -> Result<String, String> {
-    let program = cel::Program::compile(text).map_err(|e| {
-        let faults = e.errors.iter().map(|e| format!("column {}: {}", e.pos.1, e.msg));
-        format!("not a CEL expression: {}", faults.collect::<Vec<_>>().join("; "))
-    })?;
-    let bound = bound(text);
-    match program.references().variables().into_iter().find(|name| !VARIABLES.contains(name) && !bound.contains(name)) {
-        Some(unknown) => Err(format!("`{unknown}` is not known; a condition speaks of {}", VARIABLES.join(", "))),
-        None => Ok(text.to_owned()),
-    }
+    condition::check(text, condition::OF_CALLS).map(|()| text.to_owned())
 }
 
 /// Roles that somebody is given and nobody defined: a misspelt one would only be noticed by who is refused for it.

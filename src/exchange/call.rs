@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -19,7 +20,9 @@ use crate::mcp::rest::{self, Facts, Form, Meta, Request};
 use crate::mcp::{error, filter, headers};
 use crate::observe::metrics::{Metrics, Outcome};
 use crate::reject::{Code, Reject, Verdict};
+use crate::route::rule::Choice;
 use crate::snapshot::Snapshot;
+use crate::transform::Shape;
 use crate::upstream::ask::{self, Question, Reply, Trace, Trouble};
 use crate::upstream::breaker;
 use crate::upstream::catalog::{self, MAX_PAGES};
@@ -52,6 +55,12 @@ pub struct Call<'c> {
     pub metrics: &'c Metrics,
     /// Takes progress and log notifications when the caller wants to see them.
     pub notices: Option<mpsc::Sender<Bytes>>,
+    /// Where it may go.
+    pub choice: Option<&'c Choice>,
+    /// What is changed of its answer.
+    pub shape: Option<&'c Shape>,
+    /// Headers that the operator's rules add.
+    pub headers: &'c [(HeaderName, HeaderValue)],
 }
 
 /// The answer to a REST call.
@@ -73,14 +82,14 @@ impl Call<'_> {
             pool: self.pool,
             ask: Ask {
                 want: Want::Rest,
-                among: None,
+                among: self.choice.and_then(|choice| choice.among.as_ref()),
                 tool: name.filter(|_| method == "tools/call"),
                 affinity: self.affinity,
                 stays: false,
             },
             // What was told of an answer under way cannot be taken back.
             safe: self.notices.is_none() && tries::is_safe(self.pool, method, name),
-            until: Some(self.started + self.snapshot.config.server.limits.request_timeout),
+            until: Some(self.ends()),
             metrics: self.metrics,
         };
         let (done, mut trial) = tries.run(self).await?;
@@ -107,7 +116,12 @@ impl Call<'_> {
             // Some SDKs report an unknown tool as a failed call.
             return Err(Stop::Refused(Reject::new(Code::UnknownName, format!("`{}` has no such tool", self.pool.server))));
         }
-        let body = rest::envelope(self.form, self.request.method, &result, self.facts(member))?;
+        let shaped = self.shaped(&result)?;
+        let result = match &shaped {
+            Some(text) => serde_json::from_str(text).map_err(|_| Self::unreadable())?,
+            None => result,
+        };
+        let body = rest::envelope(self.form(), self.request.method, &result, self.facts(member))?;
         let outcome = if failed { Outcome::ToolError } else { Outcome::Ok };
         Ok(Done { body, outcome, backend: member.backend.name().to_owned() })
     }
@@ -135,7 +149,15 @@ impl Call<'_> {
             }
             cursor = Some(next);
         }
-        let body = rest::list_envelope(&items, self.facts(member));
+        let body = match self.shape.filter(|shape| shape.reshapes()) {
+            None => rest::list_envelope(&items, self.facts(member)),
+            Some(shape) => {
+                let whole = format!(r#"{{"{}":[{items}]}}"#, self.request.method.result.unwrap_or_default());
+                let shaped = shape.result(&whole).map_err(|_| Self::unreadable())?.unwrap_or(whole);
+                let result: Members<'_> = serde_json::from_str(&shaped).map_err(|_| Self::unreadable())?;
+                rest::envelope(self.form(), self.request.method, &result, self.facts(member))?
+            }
+        };
         Ok(Done { body, outcome: Outcome::Ok, backend: member.backend.name().to_owned() })
     }
 
@@ -155,8 +177,22 @@ impl Call<'_> {
         filter::result(result, &|kind, name| sight.keeps(kind, name)).map_err(|_| Self::unreadable())
     }
 
+    /// A result as the operator's rules have it; `None` if it stays as it is.
+    ///
+    /// # Errors
+    /// When it cannot be read for certain.
+    pub fn shaped(&self, result: &Members<'_>) -> Result<Option<String>, Stop> {
+        let Some(shape) = self.shape.filter(|shape| shape.reshapes()) else { return Ok(None) };
+        shape.result(&result.written()).map_err(|_| Self::unreadable())
+    }
+
+    /// The form of the answer; what was put below another name is shown whole.
+    pub fn form(&self) -> Form {
+        if self.shape.is_some_and(Shape::wraps) { Form::V2 } else { self.form }
+    }
+
     fn unreadable() -> Stop {
-        Trouble::Protocol("its list cannot be read").into()
+        Trouble::Protocol("its answer cannot be read").into()
     }
 
     /// Asks with the `Mcp-Param-*` headers the tool calls for. A server that finds them lacking tells so before it
@@ -185,6 +221,8 @@ impl Call<'_> {
 
     async fn ask(&self, member: &Member, target: &Arc<Target>, cursor: Option<&str>, params: &[(String, String)]) -> Result<Reply, Stop> {
         let credential = member.backend.credential(self.client, self.on_behalf).await?;
+        let mut lines = params.to_vec();
+        lines.extend(self.headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))));
         let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era, id));
         let question = Question {
             server: &self.pool.server,
@@ -192,7 +230,7 @@ impl Call<'_> {
             credential: credential.as_ref(),
             method: self.request.method.mcp,
             name: self.request.name(),
-            params,
+            params: &lines,
             encode: &encode,
             trace: Some(self.trace),
             deadline: self.deadline(member.backend.conf.timeout),
@@ -205,10 +243,17 @@ impl Call<'_> {
         Ok(asked?)
     }
 
+    /// When nobody waits any more: by what the rule that chose gives to the request, or the gateway to all.
+    fn ends(&self) -> Instant {
+        let timeout = self.choice.and_then(|choice| choice.timeout);
+        self.started + timeout.unwrap_or(self.snapshot.config.server.limits.request_timeout)
+    }
+
     /// The time for one attempt, within what the request as a whole may take.
     pub fn deadline(&self, timeout: Duration) -> Instant {
-        let timeout = self.pool.policy.balancer.retries.per_try.map_or(timeout, |per_try| per_try.0.min(timeout));
-        (Instant::now() + timeout).min(self.started + self.snapshot.config.server.limits.request_timeout)
+        let whole = self.choice.and_then(|choice| choice.timeout).unwrap_or(timeout);
+        let timeout = self.pool.policy.balancer.retries.per_try.map_or(whole, |per_try| per_try.0.min(whole));
+        (Instant::now() + timeout).min(self.ends())
     }
 
     fn meta(&self, era: Era, id: u64) -> Meta<'_> {

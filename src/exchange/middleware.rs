@@ -17,6 +17,7 @@ use crate::mcp::members::Members;
 use crate::mcp::rest;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject};
+use crate::transform::Shape;
 use crate::upstream::ask::{Trouble, ending};
 use crate::upstream::pool::Member;
 
@@ -75,6 +76,7 @@ fn head(call: &Call<'_>, member: &Member, credential: Option<&HeaderValue>) -> O
     let mut head = member.backend.request_with("POST", &path, HeaderValue::from_static("application/json"), credential);
     head.header("x-request-id", call.trace.request_id);
     head.header("traceparent", call.trace.traceparent);
+    call.headers.iter().for_each(|(name, value)| head.header(name.as_str(), value));
     head
 }
 
@@ -83,6 +85,17 @@ fn kept(call: &Call<'_>, envelope: Option<&Members<'_>>) -> Result<Option<Box<Ra
     let list = envelope.and_then(|members| members.get("result")).filter(|_| call.request.method.paged);
     let Some(items) = list.map(|raw| call.kept(raw.get())).transpose()?.flatten() else { return Ok(None) };
     Ok(RawValue::from_string(format!("[{items}]")).ok())
+}
+
+/// Its result as the operator's rules have it, as an MCP result; `None` if it stays as it is.
+fn shaped(call: &Call<'_>, envelope: Option<&Members<'_>>) -> Result<Option<String>, Stop> {
+    if !call.shape.is_some_and(Shape::reshapes) {
+        return Ok(None);
+    }
+    match envelope.and_then(|members| rest::middleware_result(call.request.method, members)) {
+        Some(result) => call.shaped(&result),
+        None => Ok(None),
+    }
 }
 
 fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> Result<Done, Stop> {
@@ -96,7 +109,11 @@ fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> 
             *value = kept;
         }
         let failed = envelope.as_ref().is_some_and(rest::is_tool_error);
-        let body = envelope.and_then(|members| rest::middleware_envelope(call.form, call.request.method, &members, call.facts(member)));
+        let shaped = shaped(call, envelope.as_ref())?;
+        let body = match shaped.as_deref().map(serde_json::from_str::<Members<'_>>) {
+            Some(Ok(result)) => Some(rest::envelope(call.form(), call.request.method, &result, call.facts(member))?),
+            _ => envelope.and_then(|members| rest::middleware_envelope(call.form, call.request.method, &members, call.facts(member))),
+        };
         let body = body.ok_or_else(|| Reject::new(Code::BackendFailed, format!("backend {name} answered without a `result`")))?;
         let outcome = if failed { Outcome::ToolError } else { Outcome::Ok };
         return Ok(Done { body, outcome, backend: name.to_owned() });

@@ -2,7 +2,7 @@
 //! goes upstream byte for byte as it was judged.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
@@ -17,6 +17,8 @@ use crate::mcp::headers;
 use crate::mcp::session::Session;
 use crate::observe::metrics::Metrics;
 use crate::reject::{Code, Reject, Verdict};
+use crate::route::rule::Choice;
+use crate::transform::Headers;
 use crate::upstream::ask::{Trace, Trouble, ending};
 use crate::upstream::backend::Backend;
 use crate::upstream::exchange::OnBehalf;
@@ -40,6 +42,8 @@ pub struct Native<'n> {
     /// The caller's token, for backends that are asked on its behalf.
     pub on_behalf: Option<OnBehalf<'n>>,
     pub trace: Trace<'n>,
+    /// Where it may go.
+    pub choice: Option<&'n Choice>,
 }
 
 /// An answer under way, and who gives it.
@@ -91,11 +95,16 @@ impl Native<'_> {
         let is_tool = self.call.is_some_and(|call| call.method == "tools/call");
         Ask {
             want: Want::Native,
-            among: None,
+            among: self.choice.and_then(|choice| choice.among.as_ref()),
             tool: self.call.filter(|_| is_tool).and_then(|call| call.name.as_deref()),
             affinity: self.affinity,
             stays: self.method == "GET" || self.call.is_some_and(|call| call.method == "subscriptions/listen"),
         }
+    }
+
+    /// How long a backend has: by its own configuration, or by the rule that chose it.
+    pub fn timeout(&self, backend: &Backend) -> Duration {
+        self.choice.and_then(|choice| choice.timeout).unwrap_or(backend.conf.timeout)
     }
 
     fn tries(&self) -> Tries<'_> {
@@ -123,8 +132,9 @@ impl Native<'_> {
         let credential = backend.credential(client, self.on_behalf).await?;
         let head = self.head(member, credential.as_ref()).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
         let started = Instant::now();
+        let whole = self.timeout(backend);
         let per_try = self.pool.policy.balancer.retries.per_try.filter(|_| self.session.is_none());
-        let wait = per_try.map_or(backend.conf.timeout, |per_try| per_try.0.min(backend.conf.timeout));
+        let wait = per_try.map_or(whole, |per_try| per_try.0.min(whole));
         let sent = client.send(target, head, self.body.clone(), wait).await;
         backend.meter.count(ending(&sent), started.elapsed());
         // The credential it refuses is ours, and where it points to is behind us: neither concerns the client.
@@ -158,11 +168,14 @@ impl Native<'_> {
 }
 
 /// The lines of a client's headers that go upstream, written once for every attempt. Only a GET takes a stream up again:
-/// what a POST might replay was not judged with it.
-pub fn forwarded(headers: &HeaderMap, is_get: bool) -> Vec<u8> {
+/// what a POST might replay was not judged with it. `changed` are headers that the operator's rules change.
+pub fn forwarded(headers: &HeaderMap, is_get: bool, changed: Option<&Headers>) -> Vec<u8> {
     let mut lines = Vec::with_capacity(512);
-    let goes = |name: &HeaderName| is_forwarded(name) && (is_get || name != "last-event-id");
-    for (name, value) in headers.iter().filter(|(name, _)| goes(name)) {
+    let goes = |name: &HeaderName| {
+        is_forwarded(name) && (is_get || name != "last-event-id") && !changed.is_some_and(|changed| changed.replaces(name))
+    };
+    let kept = headers.iter().filter(|(name, _)| goes(name));
+    for (name, value) in kept.chain(changed.iter().flat_map(|changed| changed.set.iter().map(|(name, value)| (name, value)))) {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             lines.extend_from_slice(part);
         }

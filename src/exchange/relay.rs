@@ -7,7 +7,7 @@ use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
 
 use crate::egress::{Failure, Incoming};
-use crate::mcp::filter;
+use crate::mcp::rewrite;
 use crate::snapshot::Life;
 
 /// How a relay ended.
@@ -50,13 +50,13 @@ pub enum Patience {
 
 /// Relays a body whose header has been written. Only event streams are ended when the process closes; a part of any
 /// other body must not be taken for the whole.
-/// `filter` takes from an event stream what the client may not see.
+/// `stream` rewrites an event stream for who may not see all of it.
 pub async fn body(
     client: &mut ServerSession,
     mut incoming: Incoming<'_>,
     patience: Patience,
     life: &Life,
-    mut filter: Option<&mut filter::Stream<'_>>,
+    mut stream: Option<&mut rewrite::Stream<'_>>,
 ) -> End {
     let (Patience::Idle(wait) | Patience::Whole(wait)) = patience;
     let is_stream = matches!(patience, Patience::Idle(_));
@@ -73,11 +73,11 @@ pub async fn body(
         };
         match next {
             Next::Chunk(Ok(Some(chunk))) => {
-                let chunk = match filter.as_deref_mut().map(|filter| filter.pass(&chunk)) {
+                let chunk = match stream.as_deref_mut().map(|stream| stream.pass(&chunk)) {
                     None => chunk,
                     Some(Ok(kept)) if kept.is_empty() => continue,
                     Some(Ok(kept)) => kept,
-                    Some(Err(_)) => return End::Cut { bytes, cause: "a list that cannot be read".to_owned() },
+                    Some(Err(_)) => return End::Cut { bytes, cause: "an answer that cannot be read".to_owned() },
                 };
                 bytes += chunk.len();
                 if client.write_response_body(chunk, false).await.is_err() {

@@ -4,10 +4,10 @@
 
 use std::borrow::Cow;
 
-use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 
 use super::members::Members;
+use super::rewrite::{self, Unreadable};
 use crate::call::Kind;
 
 /// Says whether the caller may use the tool, prompt or resource.
@@ -20,52 +20,12 @@ const LISTED: &[(&str, Kind, &str)] = &[
     ("resources", Kind::Resource, "uri"),
     ("resourceTemplates", Kind::Resource, "uriTemplate"),
 ];
-/// Bytes of the longest event.
-const MAX_EVENT: usize = 16 << 20;
-
-/// An answer that could be read in two ways, or is too long to be read.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Unreadable;
-
-/// Filters one JSON-RPC message or batch; `None` if it lists nothing.
+/// Filters a result as it was written; `None` if it lists nothing.
 ///
 /// # Errors
 /// [`Unreadable`].
-pub fn message(text: &[u8], keeps: Keeps<'_>) -> Result<Option<Vec<u8>>, Unreadable> {
-    // Some readers strip a byte order mark, and what begins otherwise than JSON does may be JSON in another encoding.
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'[') => batch(text, keeps),
-        Some(b'{') => one(text, keeps),
-        Some(_) => Err(Unreadable),
-        None => Ok(None),
-    }
-}
-
-fn batch(text: &[u8], keeps: Keeps<'_>) -> Result<Option<Vec<u8>>, Unreadable> {
-    let messages: Vec<&RawValue> = serde_json::from_slice(text).map_err(|_| Unreadable)?;
-    let mut out = b"[".to_vec();
-    for (at, raw) in messages.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        // Batches do not nest; following them down would be the depth of the stack for the server to choose.
-        if !raw.get().starts_with('{') {
-            return Err(Unreadable);
-        }
-        let raw = raw.get().as_bytes();
-        out.extend_from_slice(one(raw, keeps)?.as_deref().unwrap_or(raw));
-    }
-    out.push(b']');
-    Ok(Some(out))
-}
-
-fn one(text: &[u8], keeps: Keeps<'_>) -> Result<Option<Vec<u8>>, Unreadable> {
-    let members: Members<'_> = serde_json::from_slice(text).map_err(|_| Unreadable)?;
-    let Some(written) = members.get("result").filter(|raw| raw.get().starts_with('{')) else { return Ok(None) };
-    let read: Members<'_> = serde_json::from_str(written.get()).map_err(|_| Unreadable)?;
-    let Some(filtered) = result(&read, keeps)? else { return Ok(None) };
-    Ok(Some(object(members.0.iter().map(|(name, value)| (name, if name == "result" { filtered.as_str() } else { value.get() })))))
+pub fn written(text: &str, keeps: Keeps<'_>) -> Result<Option<String>, Unreadable> {
+    result(&serde_json::from_str(text).map_err(|_| Unreadable)?, keeps)
 }
 
 /// Filters a result; `None` if it lists nothing.
@@ -87,7 +47,7 @@ pub fn result(result: &Members<'_>, keeps: Keeps<'_>) -> Result<Option<String>, 
         };
         members.push((name, value));
     }
-    let text = object(members.iter().map(|(name, value)| (*name, value.as_ref())));
+    let text = rewrite::object(members.iter().map(|(name, value)| (*name, value.as_ref())));
     String::from_utf8(text).map(Some).map_err(|_| Unreadable)
 }
 
@@ -105,133 +65,10 @@ pub fn items(list: &str, written: &str, keeps: Keeps<'_>) -> Result<String, Unre
     Ok(kept.collect::<Vec<_>>().join(","))
 }
 
-fn object<'m>(members: impl Iterator<Item = (&'m Cow<'m, str>, &'m str)>) -> Vec<u8> {
-    let mut out = b"{".to_vec();
-    for (name, value) in members {
-        if out.len() > 1 {
-            out.push(b',');
-        }
-        // A text as a JSON text cannot fail.
-        let _ = serde_json::to_writer(&mut out, name);
-        out.push(b':');
-        out.extend_from_slice(value.as_bytes());
-    }
-    out.push(b'}');
-    out
-}
-
-/// Filters an event stream, whatever the boundaries of its chunks. Events that list nothing keep their bytes.
-pub struct Stream<'k> {
-    keeps: Keeps<'k>,
-    pending: BytesMut,
-    /// Where in `pending` the current line begins.
-    line: usize,
-    /// How far `pending` was searched for a line end, so that a long line is not scanned again with every chunk.
-    scanned: usize,
-    started: bool,
-}
-
-impl<'k> Stream<'k> {
-    pub fn new(keeps: Keeps<'k>) -> Self {
-        Self { keeps, pending: BytesMut::new(), line: 0, scanned: 0, started: false }
-    }
-
-    /// Takes a chunk and gives back the events that are whole.
-    ///
-    /// # Errors
-    /// [`Unreadable`]: the stream must be cut.
-    pub fn pass(&mut self, chunk: &[u8]) -> Result<Bytes, Unreadable> {
-        self.pending.extend_from_slice(chunk);
-        let mut out = BytesMut::new();
-        // A byte order mark would hide the first field from us, and from no client.
-        if !self.started && self.pending.len() >= 3 {
-            self.started = true;
-            if self.pending.starts_with(b"\xef\xbb\xbf") {
-                // It stays, or a second one behind it would come first and be taken for it.
-                out.extend_from_slice(&self.pending.split_to(3));
-            }
-        }
-        while self.started
-            && let Some(block) = self.block()
-        {
-            match self.filtered(&block)? {
-                Some(event) => out.extend_from_slice(&event),
-                None => out.extend_from_slice(&block),
-            }
-        }
-        if self.pending.len() > MAX_EVENT { Err(Unreadable) } else { Ok(out.freeze()) }
-    }
-
-    /// The next lines up to and including an empty one.
-    fn block(&mut self) -> Option<BytesMut> {
-        loop {
-            let from = self.line.max(self.scanned);
-            let Some(found) = self.pending[from..].iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
-                self.scanned = self.pending.len();
-                return None;
-            };
-            let end = from + found;
-            let width = match (self.pending[end], self.pending.get(end + 1)) {
-                // The other half of the line end may come with the next chunk.
-                (b'\r', None) => {
-                    self.scanned = end;
-                    return None;
-                }
-                (b'\r', Some(b'\n')) => 2,
-                _ => 1,
-            };
-            let is_empty = end == self.line;
-            self.line = end + width;
-            self.scanned = self.line;
-            if is_empty {
-                self.scanned = 0;
-                let at = std::mem::take(&mut self.line);
-                return Some(self.pending.split_to(at));
-            }
-        }
-    }
-
-    /// The event with its list filtered; `None` if it lists nothing.
-    fn filtered(&self, block: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
-        let lines = || block.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty());
-        let data: Vec<&[u8]> = lines().filter_map(data_of).collect();
-        let data = data.join(&b'\n');
-        let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&data);
-        // What begins otherwise is no message for anybody. What begins like one and is not JSON to us may still be to
-        // readers more lenient (NaN, another encoding), so it is not passed.
-        if !matches!(data.trim_ascii_start().first(), Some(b'{' | b'[')) {
-            return Ok(None);
-        }
-        let Some(message) = message(data, self.keeps)? else { return Ok(None) };
-        let mut out = Vec::with_capacity(message.len() + 64);
-        for line in lines().filter(|line| data_of(line).is_none()) {
-            out.extend_from_slice(line);
-            out.push(b'\n');
-        }
-        for line in message.split(|byte| matches!(byte, b'\n' | b'\r')) {
-            out.extend_from_slice(b"data: ");
-            out.extend_from_slice(line);
-            out.push(b'\n');
-        }
-        out.push(b'\n');
-        Ok(Some(out))
-    }
-}
-
-/// The value of a `data` field.
-fn data_of(line: &[u8]) -> Option<&[u8]> {
-    let rest = line.strip_prefix(b"data")?;
-    match rest.first() {
-        None => Some(rest),
-        Some(b':') => Some(rest[1..].strip_prefix(b" ").unwrap_or(&rest[1..])),
-        Some(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::mcp::rewrite::message;
 
     fn keeps(kind: Kind, name: &str) -> bool {
         kind == Kind::Tool && name.starts_with("read")
@@ -242,7 +79,10 @@ mod tests {
 
     #[test]
     fn a_list_shows_what_may_be_used() {
-        let filter = |text: &str| message(text.as_bytes(), &keeps).map(|kept| kept.map(|kept| String::from_utf8(kept).unwrap()));
+        let filter = |text: &str| {
+            message(text.as_bytes(), &|_: Option<&RawValue>, text: &str| written(text, &keeps))
+                .map(|kept| kept.map(|kept| String::from_utf8(kept).unwrap()))
+        };
         assert_eq!(filter(LIST), Ok(Some(KEPT.into())));
         assert_eq!(filter(&format!("[{LIST}]")), Ok(Some(format!("[{KEPT}]"))));
         assert_eq!(
@@ -263,33 +103,6 @@ mod tests {
             r#"{"result":{"tools":{}}}"#,
         ] {
             assert_eq!(filter(twofold), Err(Unreadable), "{twofold}");
-        }
-    }
-
-    #[test]
-    fn an_event_only_lenient_readers_understand_is_not_passed() {
-        for data in [&br#"{"result":{"tools":[{"name":"write","default":NaN}]}}"#[..], b"{\"result\":{\"tools\":[{\"name\":\"\xe9\"}]}}"] {
-            let event = [b"data: ", data, b"\n\n"].concat();
-            assert_eq!(Stream::new(&keeps).pass(&event), Err(Unreadable));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_stream_is_filtered_whatever_its_chunks(cuts in proptest::collection::vec(1usize..40, 1..60), end in "\n|\r\n", bom in any::<bool>()) {
-            let events = format!(": hi{end}{end}id: 1{end}data: {{}}{end}{end}event: message{end}id: 2{end}data: {LIST}{end}{end}data: /no-json{end}{end}");
-            let whole = if bom { format!("\u{feff}{events}") } else { events };
-            let mut stream = Stream::new(&keeps);
-            let mut out = Vec::new();
-            let (mut rest, mut cuts) = (whole.as_bytes(), cuts.into_iter().cycle());
-            while !rest.is_empty() {
-                let (chunk, left) = rest.split_at(cuts.next().unwrap().min(rest.len()));
-                out.extend_from_slice(&stream.pass(chunk).unwrap());
-                rest = left;
-            }
-            let out = String::from_utf8(out).unwrap();
-            prop_assert!(!out.contains("write") && out.contains(KEPT) && out.contains("id: 2") && out.contains(": hi"), "{}", out);
-            prop_assert!(out.contains(&format!("data: /no-json{end}{end}")), "{}", out);
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::rewrite;
 use crate::reject::clip;
 
 /// Up to how many members a scan is cheaper than a set.
@@ -22,6 +23,12 @@ pub struct Members<'b>(pub Vec<(Cow<'b, str>, &'b RawValue)>);
 impl<'b> Members<'b> {
     pub fn get(&self, name: &str) -> Option<&'b RawValue> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
+    }
+
+    /// The object as text.
+    pub fn written(&self) -> String {
+        let members = self.0.iter().map(|(name, value)| (name, value.get()));
+        String::from_utf8(rewrite::object(members)).unwrap_or_default()
     }
 
     /// The value of a member that is text.

@@ -322,22 +322,30 @@ pub fn list_envelope(items: &str, facts: Facts<'_>) -> Vec<u8> {
 /// The envelope of a result that is already written, with whatever else its sender put beside it.
 pub fn middleware_envelope(form: Form, method: &Method, answer: &Members<'_>, facts: Facts<'_>) -> Option<Vec<u8>> {
     let result = answer.get("result")?;
-    let others = || answer.0.iter().filter(|(name, _)| !ENVELOPE.contains(&name.as_ref()));
     // Their `result` is the content itself; v2 wants the MCP result around it.
-    if let (Form::V2, Some(name)) = (form, method.result) {
-        let members = std::iter::once((Cow::Borrowed(name), result)).chain(others().cloned());
-        return envelope(form, method, &Members(members.collect()), facts).ok();
+    if let (Form::V2, Some(result)) = (form, middleware_result(method, answer)) {
+        return envelope(form, method, &result, facts).ok();
     }
     let mut out = Vec::with_capacity(result.get().len() + 128);
     out.extend_from_slice(b"{\"result\":");
     out.extend_from_slice(result.get().as_bytes());
     tell(&mut out, facts);
-    for (name, value) in others() {
+    for (name, value) in others(answer) {
         out.push(b',');
         member(&mut out, name, value);
     }
     out.push(b'}');
     Some(out)
+}
+
+fn others<'m, 'b>(answer: &'m Members<'b>) -> impl Iterator<Item = &'m (Cow<'b, str>, &'b RawValue)> {
+    answer.0.iter().filter(|(name, _)| !ENVELOPE.contains(&name.as_ref()))
+}
+
+/// The MCP result that an envelope stands for, where the method has a content of its own.
+pub fn middleware_result<'b>(method: &Method, answer: &Members<'b>) -> Option<Members<'b>> {
+    let main = (Cow::Borrowed(method.result?), answer.get("result")?);
+    Some(Members(std::iter::once(main).chain(others(answer).cloned()).collect()))
 }
 
 fn tell(out: &mut Vec<u8>, facts: Facts<'_>) {

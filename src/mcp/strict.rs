@@ -57,8 +57,7 @@ impl Place {
 
     /// Whether a name could be taken for one of ours that it is not.
     fn is_another_writing(self, name: &str) -> bool {
-        let same = |judged: &&str| name.chars().map(fold).eq(judged.chars().map(fold));
-        !self.judged().contains(&name) && self.judged().iter().any(same)
+        !self.judged().contains(&name) && self.judged().iter().any(|judged| is_another_writing(name, judged))
     }
 }
 
@@ -71,6 +70,11 @@ pub fn check(body: &[u8]) -> Verdict<()> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let read = Any { depth: 0, place: Place::Body }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     read.map_err(|e| explain(&e))
+}
+
+/// Whether a reader that ignores case takes a name for another one.
+pub fn is_another_writing(name: &str, other: &str) -> bool {
+    name != other && name.chars().map(fold).eq(other.chars().map(fold))
 }
 
 /// A name as a reader that ignores case sees it.

@@ -1,5 +1,5 @@
-//! The page: what is asked of every request, in this order and no other. From where, how much already, who, where to, what,
-//! may they, how often; then the lane. Each stage takes what an earlier one produced, so the compiler
+//! The page: what is asked of every request, in this order and no other. From where, how much already, who, where to,
+//! what, which way, may they, how often; then the lane. Each stage takes what an earlier one produced, so the compiler
 //! keeps the order: nothing can be permitted before it is known who asks, and nothing is sent that was not judged.
 
 use std::sync::Arc;
@@ -10,8 +10,10 @@ use http::{HeaderMap, Method};
 use pingora::protocols::http::ServerSession;
 
 use super::audit::{self, Decision};
-use super::body;
+use super::body::{self, Body};
+use super::course::{self, Course, Courses, Decided, Http};
 use super::ctx::{Ctx, Dialect};
+use super::custom;
 use super::often::{self, Often};
 use super::who::{self, Caller};
 use crate::access;
@@ -25,8 +27,10 @@ use crate::mcp::{headers, message, strict};
 use crate::page::Page;
 use crate::principal::Principal;
 use crate::reject::{Code, Reject, Verdict};
+use crate::route::rule::Choice;
 use crate::route::{self, Route};
 use crate::snapshot::{Phase, State};
+use crate::transform::{Headers, Shapes};
 use crate::upstream::pool::Pool;
 
 /// What is to be done for a request that may go on.
@@ -57,8 +61,25 @@ pub struct Native<'b> {
     pub may_list: bool,
     /// The upstream session it belongs to.
     pub session: Option<Session>,
-    /// What was judged is what is sent: the body as it was read.
+    /// What was judged is what is sent: the body as it was read, or as the operator's rules changed it.
     pub body: Bytes,
+    /// Where it may go and what is changed of it, where anything was to be decided.
+    pub decided: Option<Box<Decided>>,
+}
+
+impl Native<'_> {
+    pub fn choice(&self) -> Option<&Choice> {
+        self.decided.as_ref()?.choice.as_deref()
+    }
+
+    pub fn shapes(&self) -> Option<&Shapes> {
+        self.decided.as_ref()?.shapes.as_ref()
+    }
+
+    /// Headers that change on the way to the server.
+    pub fn upstream(&self) -> Option<&Headers> {
+        self.decided.as_ref().map(|decided| &decided.upstream)
+    }
 }
 
 /// A REST request, judged.
@@ -73,6 +94,24 @@ pub struct Rest<'b> {
     pub affinity: Option<u64>,
     pub payload: rest::Payload<'b>,
     pub form: Form,
+    /// Which way each request goes; empty where nothing was to be decided.
+    pub courses: Vec<Course>,
+}
+
+/// What is known of a request before its message is understood.
+struct Known<'r> {
+    state: &'r State,
+    caller: Caller,
+    pool: Arc<Pool>,
+    courses: &'r Courses<'r>,
+    headers: &'r HeaderMap,
+}
+
+impl Known<'_> {
+    /// How often the caller may.
+    fn often(&self) -> Often<'_> {
+        Often { state: self.state, headers: self.headers, principal: &self.caller.principal, server: &self.pool.server }
+    }
 }
 
 /// The only revision with batches; it has no version header, so most requests of it are taken for it by default.
@@ -82,11 +121,11 @@ const LAST_WITH_BATCHES: &str = "2025-03-26";
 ///
 /// # Errors
 /// The refusal for the client.
-pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx, path: &'b str, read: &'b mut Bytes) -> Verdict<Plan<'b>> {
+pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx, path: &'b str, read: &'b mut Body) -> Verdict<Plan<'b>> {
     let snapshot = Arc::clone(&ctx.snapshot);
     let limits = &snapshot.config.server.limits;
     // The path decides the dialect of every refusal, so it is looked at first, though not yet acted on.
-    let found = route::find(&client.req_header().method, path);
+    let found = route::find(&client.req_header().method, path, &snapshot.versions);
     ctx.dialect = if path.starts_with("/mcp/") { Dialect::Native } else { Dialect::Rest };
     // From where.
     judge_headers(client, limits)?;
@@ -101,6 +140,7 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     }
     let route = found?;
     ctx.route = route.label();
+    ctx.version = if let Route::Rest { version, .. } = route { snapshot.versions.find(version).cloned() } else { None };
     if route.is_open() {
         return Ok(Plan::Page(route, None));
     }
@@ -119,66 +159,77 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     // What.
     if client.req_header().method == Method::POST {
         body::expect(client.req_header(), limits)?;
-        *read = body::read(client, limits).await?;
-        strict::check(read)?;
+        *read = Body::new(body::read(client, limits).await?);
+        strict::check(read.read())?;
     }
-    let read: &'b Bytes = read;
+    let read: &'b Body = read;
+    // Which way.
+    let request = client.req_header();
+    let http = Http { method: &request.method, path, headers: &request.headers, client: ctx.arrival.client.address };
+    let (principal, version) = (Arc::clone(&caller.principal), ctx.version.clone());
+    let asked = Arc::clone(&pool);
+    let courses = Courses::new(&snapshot, &state.shared.extensions, version.as_deref(), http, &principal, &asked);
+    let known = Known { state, caller, pool, courses: &courses, headers: &request.headers };
     match route {
         Route::Rest { form, .. } => {
-            let token = who::token(&pool, &caller.principal, &client.req_header().headers);
-            let affinity = who::affinity(&pool, &caller.principal, ctx, &client.req_header().headers);
-            rest(state, client, ctx, caller, pool, read, form).await.map(|plan| Plan::Rest(Rest { token, affinity, ..plan }))
+            let token = who::token(&known.pool, &principal, &request.headers);
+            let affinity = who::affinity(&known.pool, &principal, ctx, &request.headers);
+            rest(ctx, known, read, form).await.map(|plan| Plan::Rest(Rest { token, affinity, ..plan }))
         }
-        _ => native(state, client, ctx, caller, pool, read).await.map(Plan::Native),
+        _ => native(client, ctx, known, read).await.map(Plan::Native),
     }
 }
 
-async fn rest<'b>(
-    state: &State,
-    client: &ServerSession,
-    ctx: &mut Ctx,
-    caller: Caller,
-    pool: Arc<Pool>,
-    body: &'b Bytes,
-    form: Form,
-) -> Verdict<Rest<'b>> {
-    let often = Often { state, headers: &client.req_header().headers, principal: &caller.principal, server: &pool.server };
+async fn rest<'b>(ctx: &mut Ctx, known: Known<'_>, body: &'b Body, form: Form) -> Verdict<Rest<'b>> {
+    let course::Rest { payload, mut courses } = course::rest(ctx, known.courses, body)?;
     let mut granted = Granted::default();
-    let payload = match rest::Payload::read(body)? {
-        rest::Payload::One(request) => rest::Payload::One(element(ctx, &caller, &pool, &often, &mut granted, request).await?),
+    let payload = match payload {
+        rest::Payload::One(request) => rest::Payload::One(judge(ctx, &known, request, courses.first_mut(), &mut granted).await?),
         rest::Payload::Batch(requests) => {
             let mut judged = Vec::with_capacity(requests.len());
-            for request in requests {
+            for (at, request) in requests.into_iter().enumerate() {
                 judged.push(match request {
-                    Ok(request) => element(ctx, &caller, &pool, &often, &mut granted, request).await,
-                    refused => refused,
+                    Ok(request) => judge(ctx, &known, request, courses.get_mut(at), &mut granted).await,
+                    Err(reject) => Err(reject),
                 });
             }
             rest::Payload::Batch(judged)
         }
     };
     ctx.notice = granted.notice.take();
-    Ok(Rest { granted, pool, principal: caller.principal, token: None, affinity: None, payload, form })
+    Ok(Rest { granted, pool: known.pool, principal: known.caller.principal, token: None, affinity: None, payload, form, courses })
 }
 
-async fn native<'b>(
-    state: &State,
-    client: &ServerSession,
-    ctx: &mut Ctx,
-    caller: Caller,
-    pool: Arc<Pool>,
-    body: &'b Bytes,
-) -> Verdict<Native<'b>> {
+/// May they, and how often: each request on its own, so that one that is refused does not take a batch with it.
+async fn judge<'b>(
+    ctx: &Ctx,
+    known: &Known<'_>,
+    request: rest::Request<'b>,
+    course: Option<&mut Course>,
+    granted: &mut Granted,
+) -> Verdict<rest::Request<'b>> {
+    let call = request.call();
+    permit(ctx, &known.caller, &known.pool, &call)?;
+    if let Some(course) = course {
+        course.upstream.then(&custom(ctx, known, Some(&call)).await?);
+    }
+    audit::tell(ctx, &Decision::admitted(Some(&known.pool.server), Some(&call)));
+    granted.join(known.often().admit(ctx, &call).await?);
+    Ok(request)
+}
+
+async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, body: &'b Body) -> Verdict<Native<'b>> {
+    let pool = Arc::clone(&known.pool);
     if !pool.takes_native() {
         let detail = format!("`{}` is served over REST only; use POST /api/mcp/{}", pool.server, pool.server);
         return Err(Reject::new(Code::UnknownServer, detail));
     }
     let request = client.req_header();
     headers::tells_one_version(&request.headers)?;
-    let payload = if request.method == Method::POST { Some(message::Payload::read(body)?) } else { None };
-    let message = payload.as_ref().and_then(Payload::one);
-    if payload.as_ref().is_some_and(Payload::is_modern_batch)
-        || (payload.is_some() && message.is_none() && headers::version(&request.headers).is_some_and(|version| version > LAST_WITH_BATCHES))
+    let asked = if request.method == Method::POST { Some(message::Payload::read(body.read())?) } else { None };
+    let message = asked.as_ref().and_then(Payload::one);
+    if asked.as_ref().is_some_and(Payload::is_modern_batch)
+        || (asked.is_some() && message.is_none() && headers::version(&request.headers).is_some_and(|version| version > LAST_WITH_BATCHES))
     {
         return Err(Reject::new(Code::InvalidRequest, "this revision has no batches"));
     }
@@ -187,42 +238,40 @@ async fn native<'b>(
         // A modern message is judged by its body, so its headers must not tell otherwise.
         headers::agree(&request.headers, call)?;
     }
+    let course::Native { payload, call, mut decided, body } = course::native(ctx, known.courses, asked, call, body)?;
     // May they: every message of a batch, or none of it is sent, since a part would be another request.
     let batch = payload.as_ref().map(Payload::batched).unwrap_or_default();
     let calls = || call.iter().chain(&batch);
-    calls().try_for_each(|call| permit(ctx, &caller, &pool, call))?;
-    let session = session(state, &pool, &caller.principal, &request.headers).inspect_err(|reject| {
+    calls().try_for_each(|call| permit(ctx, &known.caller, &pool, call))?;
+    let session = session(known.state, &pool, &known.caller.principal, &request.headers).inspect_err(|reject| {
         audit::tell(ctx, &Decision { server: Some(&pool.server), ..Decision::refused(reject.code, "not a session of the caller's here") });
     })?;
-    calls().for_each(|call| audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(call))));
-    if calls().next().is_none() {
-        audit::tell(ctx, &Decision::admitted(Some(&pool.server), None));
+    let none = calls().next().is_none();
+    let asked = || calls().map(Some).chain(none.then_some(None));
+    if let Some(decided) = &mut decided {
+        for call in asked() {
+            decided.upstream.then(&custom(ctx, &known, call).await?);
+        }
     }
+    asked().for_each(|call| audit::tell(ctx, &Decision::admitted(Some(&pool.server), call)));
     // How often: of a batch all or nothing, as with permission.
-    let often = Often { state, headers: &request.headers, principal: &caller.principal, server: &pool.server };
-    let mut granted = often.admit_all(ctx, calls()).await?;
+    let mut granted = known.often().admit_all(ctx, calls()).await?;
     ctx.notice = granted.notice.take();
     // A stream may replay what was asked elsewhere.
     let may_list = request.method == Method::GET || calls().any(|call| !call.is_named);
-    let token = who::token(&pool, &caller.principal, &request.headers);
-    let affinity = who::affinity(&pool, &caller.principal, ctx, &request.headers);
-    Ok(Native { granted, pool, principal: caller.principal, token, affinity, call, may_list, session, body: body.clone() })
+    let token = who::token(&pool, &known.caller.principal, &request.headers);
+    let affinity = who::affinity(&pool, &known.caller.principal, ctx, &request.headers);
+    let principal = known.caller.principal;
+    Ok(Native { granted, pool, principal, token, affinity, call, may_list, session, body: body.clone(), decided })
 }
 
-/// May they, and how often: each request on its own, so that one that is refused does not take a batch with it.
-async fn element<'b>(
-    ctx: &Ctx,
-    caller: &Caller,
-    pool: &Pool,
-    often: &Often<'_>,
-    granted: &mut Granted,
-    request: rest::Request<'b>,
-) -> Verdict<rest::Request<'b>> {
-    let call = request.call();
-    permit(ctx, caller, pool, &call)?;
-    audit::tell(ctx, &Decision::admitted(Some(&pool.server), Some(&call)));
-    granted.join(often.admit(ctx, &call).await?);
-    Ok(request)
+/// What middleware compiled in says to a call that is permitted: headers for the server, or a refusal.
+async fn custom(ctx: &Ctx, known: &Known<'_>, call: Option<&Call<'_>>) -> Verdict<Headers> {
+    let asked = custom::request(&known.state.shared.extensions.middleware, &known.courses.asking(call)).await;
+    asked.inspect_err(|reject| {
+        let refused = Decision::refused(reject.code, "refused by middleware");
+        audit::tell(ctx, &Decision { server: Some(&known.pool.server), call, ..refused });
+    })
 }
 
 /// May they, and are the arguments such as the tool takes.

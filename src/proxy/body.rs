@@ -1,5 +1,6 @@
 //! Reading a request body whole, within its limits, and letting go of one that will not be read.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,29 @@ const SLOWEST: Duration = Duration::from_secs(30);
 /// What is read of an unwanted body, so that the client sees our answer instead of a reset.
 const DRAIN: usize = 256 << 10;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// A request's body: as it was read, and as the operator's rules changed it.
+#[derive(Default)]
+pub struct Body {
+    read: Bytes,
+    changed: OnceLock<Bytes>,
+}
+
+impl Body {
+    pub fn new(read: Bytes) -> Self {
+        Self { read, changed: OnceLock::new() }
+    }
+
+    /// As the caller sent it.
+    pub fn read(&self) -> &Bytes {
+        &self.read
+    }
+
+    /// Keeps it as it was changed, for the plan to borrow from as well.
+    pub fn change(&self, body: Bytes) -> &Bytes {
+        self.changed.get_or_init(|| body)
+    }
+}
 
 /// Judges the headers that describe the body.
 ///

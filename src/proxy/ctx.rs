@@ -7,11 +7,14 @@ use http::HeaderValue;
 use pingora::protocols::http::ServerSession;
 
 use crate::access::Client;
+use crate::extend::Middleware;
 use crate::limit::Notice;
 use crate::observe::metrics::Outcome;
 use crate::principal::Principal;
 use crate::room::Place;
+use crate::route::version::Version;
 use crate::snapshot::{Phase, Snapshot, State};
+use crate::transform::Headers;
 use crate::upstream::ask::Trace;
 
 /// Per-request context; made by Pingora before anything is known.
@@ -30,6 +33,10 @@ pub struct Ctx {
     pub notice: Option<Notice>,
     /// Its place among what is under way in all.
     pub place: Option<Place>,
+    /// The version of the REST API it is asked under.
+    pub version: Option<Arc<Version>>,
+    /// Headers that change on the way to the caller.
+    pub downstream: Headers,
     state: Arc<State>,
     counted: bool,
 }
@@ -61,6 +68,8 @@ pub struct Told {
     pub method: Option<String>,
     pub name: Option<String>,
     pub backend: Option<String>,
+    /// The routing rule.
+    pub rule: Option<Arc<str>>,
     pub outcome: Option<Outcome>,
     /// The code of a refusal.
     pub code: Option<&'static str>,
@@ -84,6 +93,8 @@ impl Ctx {
             told: Told::default(),
             notice: None,
             place: None,
+            version: None,
+            downstream: Headers::default(),
             state: Arc::clone(state),
             counted: false,
         }
@@ -102,6 +113,11 @@ impl Ctx {
         if self.state.shared.life.phase() > Phase::Serving {
             client.set_keepalive(None);
         }
+    }
+
+    /// The middleware compiled in.
+    pub fn middleware(&self) -> &[Arc<dyn Middleware>] {
+        &self.state.shared.extensions.middleware
     }
 
     pub fn trace(&self) -> Trace<'_> {

@@ -8,7 +8,9 @@
 pub mod admit;
 pub mod audit;
 pub mod body;
+pub mod course;
 pub mod ctx;
+pub mod custom;
 pub mod native;
 mod often;
 pub mod record;
@@ -29,6 +31,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use self::admit::Plan;
+use self::body::Body;
 use self::ctx::Ctx;
 use crate::observe::trace;
 use crate::page::Page;
@@ -107,12 +110,12 @@ impl ProxyHttp for Gateway {
 
 impl Gateway {
     async fn serve(&self, client: &mut ServerSession, ctx: &mut Ctx, path: &str, body: &mut Bytes) -> Result<Verdict<()>> {
-        let mut read = Bytes::new();
+        let mut read = Body::default();
         let judged = admit::admit(&self.state, client, ctx, path, &mut read).await;
         let plan = match judged {
             Ok(plan) => plan,
             Err(reject) => {
-                *body = read;
+                body.clone_from(read.read());
                 return Ok(Err(reject));
             }
         };

@@ -1,5 +1,7 @@
 //! The native lane: open the pass-through, seal the session id on its way back, relay.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::HeaderValue;
 use pingora::http::ResponseHeader;
@@ -17,11 +19,12 @@ use crate::egress::Failure;
 use crate::exchange::native::{self, Open};
 use crate::exchange::relay::{self, End, Patience};
 use crate::exchange::sight::Sight;
-use crate::mcp::filter;
-use crate::mcp::headers;
+use crate::mcp::rewrite::{self, Unreadable};
 use crate::mcp::session::Session;
+use crate::mcp::{filter, headers};
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, Verdict};
+use crate::route::rule::Choice;
 use crate::snapshot::State;
 use crate::upstream::breaker;
 use crate::upstream::exchange::OnBehalf;
@@ -59,15 +62,16 @@ async fn answer(
         Ok(head) => head,
         Err(reject) => return (outcome_of(&reject), Ok(Err(reject))),
     };
-    if let Some(part) = restricted(ctx, plan) {
-        return Box::pin(filtered(state, client, ctx, opened, head, part)).await;
+    let sight = restricted(ctx, plan);
+    if sight.is_some() || plan.shapes().is_some() {
+        return Box::pin(rewritten(state, client, ctx, plan, opened, head, sight)).await;
     }
     let is_short = opened.incoming.announced().is_some_and(|length| length <= JUDGED) && !opened.incoming.is_event_stream();
     if !is_short {
         return relayed(state, client, ctx, opened, head).await;
     }
+    let timeout = timeout(plan, &opened);
     let Open { incoming, mut trial } = opened;
-    let timeout = trial.backend.conf.timeout;
     let collected = tokio::select! {
         biased;
         collected = tokio::time::timeout(timeout, incoming.collect(JUDGED)) => collected.unwrap_or(Err(Failure::TimedOut)),
@@ -107,7 +111,7 @@ async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan:
     let native = native::Native {
         pool: &plan.pool,
         method: method(&request.method),
-        lines: native::forwarded(&request.headers, request.method == http::Method::GET),
+        lines: native::forwarded(&request.headers, request.method == http::Method::GET, plan.upstream()),
         body: plan.body.clone(),
         call: plan.call.as_ref(),
         affinity: plan.affinity,
@@ -115,10 +119,11 @@ async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan:
         session: plan.session.as_ref(),
         on_behalf: plan.token.as_deref().map(OnBehalf::new),
         trace: ctx.trace(),
+        choice: plan.choice(),
     };
     tokio::select! {
         biased;
-        opened = native.open(&state.shared.client) => Some(opened),
+        opened = native.open(&state.shared.client) => Some(opened.map_err(|reject| Choice::explain(plan.choice(), reject))),
         () = relay::departure(client) => None,
     }
 }
@@ -197,19 +202,29 @@ fn restricted(ctx: &Ctx, plan: &Native<'_>) -> Option<Sight> {
     Sight::of(&ctx.snapshot, &plan.principal, &plan.pool.server)
 }
 
-/// Hands on an answer that may list things, less what the caller may not use.
-async fn filtered(
+/// How long a whole answer may take.
+fn timeout(plan: &Native<'_>, opened: &Open<'_>) -> Duration {
+    plan.choice().and_then(|choice| choice.timeout).unwrap_or(opened.backend().conf.timeout)
+}
+
+/// Hands on an answer less what the caller may not use, and as the operator's rules have it.
+async fn rewritten(
     state: &State,
     client: &mut ServerSession,
     ctx: &mut Ctx,
+    plan: &Native<'_>,
     opened: Open<'_>,
     mut head: ResponseHeader,
-    sight: Sight,
+    sight: Option<Sight>,
 ) -> (Outcome, Result<Verdict<()>>) {
     let status = head.status;
-    let keeps = |kind, name: &str| sight.keeps(kind, name);
-    let unreadable = || Reject::new(Code::BackendFailed, format!("backend {} gave a list that cannot be read", opened.backend().name()));
-    // A coding we did not ask for hides what is listed.
+    let rewrite = |id: Option<&RawValue>, text: &str| {
+        let kept = sight.as_ref().map(|sight| filter::written(text, &|kind, name| sight.keeps(kind, name))).transpose()?.flatten();
+        let shaped = plan.shapes().map(|shapes| shapes.result(id, kept.as_deref().unwrap_or(text))).transpose()?.flatten();
+        Ok(shaped.or(kept))
+    };
+    let unreadable = || Reject::new(Code::BackendFailed, format!("backend {} gave an answer that cannot be read", opened.backend().name()));
+    // A coding we did not ask for hides what is in it.
     if opened.incoming.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
         return (Outcome::Failed, Ok(Err(unreadable())));
     }
@@ -220,15 +235,15 @@ async fn filtered(
         }
         let _counted = Streaming::begin(state);
         let patience = Patience::Idle(ctx.snapshot.config.server.limits.stream_idle);
-        let mut stream = filter::Stream::new(&keeps);
+        let mut stream = rewrite::Stream::new(&rewrite);
         let Open { incoming, mut trial } = opened;
         trial.judge(breaker::Verdict::Passed);
         let end = relay::body(client, incoming, patience, &state.shared.life, Some(&mut stream)).await;
         return settle(ctx, status, end);
     }
     let unreadable = unreadable();
+    let timeout = timeout(plan, &opened);
     let Open { incoming, mut trial } = opened;
-    let timeout = trial.backend.conf.timeout;
     let collected = tokio::select! {
         biased;
         collected = tokio::time::timeout(timeout, incoming.collect(MAX_LIST)) => collected.unwrap_or(Err(Failure::TimedOut)),
@@ -239,11 +254,11 @@ async fn filtered(
         Ok(body) => body,
         Err(failure) => return (Outcome::Failed, Ok(Err(crate::exchange::refuse(&failure.into(), &trial.backend)))),
     };
-    let kept = match filter::message(&body, &keeps) {
+    let kept = match rewrite::message(&body, &rewrite) {
         Ok(kept) => kept,
         // A failure in plain words lists nothing.
-        Err(filter::Unreadable) if !status.is_success() => None,
-        Err(filter::Unreadable) => return (Outcome::Failed, Ok(Err(unreadable))),
+        Err(Unreadable) if !status.is_success() => None,
+        Err(Unreadable) => return (Outcome::Failed, Ok(Err(unreadable))),
     };
     let body = kept.map_or(body, Bytes::from);
     let outcome = judge(status, body.get(..JUDGED).map_or(&body[..], |_| &[]));

@@ -31,6 +31,8 @@ struct Access<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
@@ -64,6 +66,7 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
             method: ctx.told.method.as_deref().map(clip),
             name: ctx.told.name.as_deref().map(clip),
             backend: ctx.told.backend.as_deref(),
+            rule: ctx.told.rule.as_deref(),
             outcome: ctx.told.outcome.map(Outcome::name),
             code: ctx.told.code,
             bytes: ctx.told.bytes,

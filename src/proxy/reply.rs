@@ -10,6 +10,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::ctx::{Ctx, Dialect};
+use super::custom;
 use crate::access;
 use crate::egress::Incoming;
 use crate::mcp::message;
@@ -36,7 +37,7 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
     for (name, value) in page.headers {
         head.append_header(name, value)?;
     }
-    share(&mut head, ctx)?;
+    dress(&mut head, ctx)?;
     ctx.told.bytes = page.body.len();
     ctx.farewell(client);
     let is_head = client.req_header().method == http::Method::HEAD;
@@ -108,7 +109,7 @@ pub fn relayed(incoming: &Incoming<'_>, ctx: &Ctx, client: &ServerSession) -> Re
         head.remove_header(&name);
     }
     head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
-    share(&mut head, ctx)?;
+    dress(&mut head, ctx)?;
     frame(&mut head, client)?;
     Ok(head)
 }
@@ -122,13 +123,14 @@ pub fn events(ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
     head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static(EVENTS))?;
     head.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
     head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
-    share(&mut head, ctx)?;
+    dress(&mut head, ctx)?;
     frame(&mut head, client)?;
     Ok(head)
 }
 
-/// Lets a page of a listed origin read the answer (CORS), and tells the caller how near it came to a limit.
-fn share(head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
+/// What every answer gets: leave for a page of a listed origin to read it (CORS), what the API version tells of its end,
+/// what the operator's rules change, what middleware adds, and how near the caller came to a limit.
+fn dress(head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
     if let Some(notice) = &ctx.notice {
         head.insert_header(POLICY, notice.policy())?;
         head.insert_header(LIMIT, notice.state())?;
@@ -136,6 +138,16 @@ fn share(head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
     for (name, value) in ctx.arrival.shared_with.iter().flat_map(access::shared_with) {
         head.append_header(name, value)?;
     }
+    for (name, value) in ctx.version.iter().flat_map(|version| &version.headers) {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    for name in &ctx.downstream.remove {
+        head.remove_header(name);
+    }
+    for (name, value) in &ctx.downstream.set {
+        head.insert_header(name.clone(), value.clone())?;
+    }
+    custom::response(ctx, head);
     Ok(())
 }
 

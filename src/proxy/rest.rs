@@ -13,6 +13,7 @@ use pingora::protocols::http::ServerSession;
 use tokio::sync::mpsc;
 
 use super::admit::Rest;
+use super::course::Course;
 use super::ctx::Ctx;
 use super::record::outcome_of;
 use super::reply::{self, left};
@@ -25,6 +26,7 @@ use crate::mcp::sse;
 use crate::observe::metrics::Outcome;
 use crate::page::Page;
 use crate::reject::{Code, Reject, Verdict};
+use crate::route::rule::Choice;
 use crate::snapshot::State;
 use crate::upstream::exchange::OnBehalf;
 
@@ -56,8 +58,8 @@ fn wants_events(client: &ServerSession) -> bool {
 
 async fn single(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) -> Result<Verdict<()>> {
     let answer = {
-        let call = call(state, ctx, plan, request, None);
-        let run = std::pin::pin!(call.run());
+        let call = call(state, ctx, plan, request, plan.courses.first(), None);
+        let run = std::pin::pin!(run(&call));
         attended(state, client, run).await
     };
     let answer = answer.inspect_err(|_| abandoned(state, ctx, plan, request))?.flatten();
@@ -91,6 +93,7 @@ fn call<'c>(
     ctx: &'c Ctx,
     plan: &'c Rest<'_>,
     request: &'c Request<'c>,
+    course: Option<&'c Course>,
     notices: Option<mpsc::Sender<Bytes>>,
 ) -> Call<'c> {
     Call {
@@ -107,7 +110,15 @@ fn call<'c>(
         affinity: plan.affinity,
         metrics: &state.shared.metrics,
         notices,
+        choice: course.and_then(|course| course.choice.as_deref()),
+        shape: course.map(|course| &course.shape),
+        headers: course.map(|course| course.upstream.set.as_slice()).unwrap_or_default(),
     }
+}
+
+/// Runs a call; a refusal that comes of the rule that chose where it goes names the rule.
+async fn run(call: &Call<'_>) -> Verdict<Done> {
+    call.run().await.map_err(|reject| Choice::explain(call.choice, reject))
 }
 
 /// All elements of a batch, concurrently but bounded; the answers are in the order of the questions.
@@ -122,7 +133,9 @@ async fn batch(
         let ctx = &*ctx;
         // Boxed, because the compiler cannot yet see that the bare futures are `Send` (rust-lang/rust#102211).
         let room = AtomicUsize::new(MAX_BATCH_ANSWER);
-        let elements: Vec<_> = requests.iter().map(|request| element(state, ctx, plan, request, &room).boxed()).collect();
+        let courses = plan.courses.iter().map(Some).chain(std::iter::repeat(None));
+        let elements = requests.iter().zip(courses);
+        let elements: Vec<_> = elements.map(|(request, course)| element(state, ctx, plan, request, course, &room).boxed()).collect();
         let work = stream::iter(elements).buffered(AT_ONCE).collect::<Vec<_>>();
         attended(state, client, std::pin::pin!(work)).await?
     };
@@ -137,12 +150,19 @@ async fn batch(
 }
 
 /// One element of a batch: its envelope or its problem.
-async fn element(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Verdict<Request<'_>>, room: &AtomicUsize) -> Vec<u8> {
+async fn element(
+    state: &State,
+    ctx: &Ctx,
+    plan: &Rest<'_>,
+    request: &Verdict<Request<'_>>,
+    course: Option<&Course>,
+    room: &AtomicUsize,
+) -> Vec<u8> {
     let request = match request {
         Ok(request) => request,
         Err(reject) => return reject.problem(ctx.request_id()),
     };
-    let answer = call(state, ctx, plan, request, None).run().await;
+    let answer = run(&call(state, ctx, plan, request, course, None)).await;
     count(state, ctx, plan, request, &answer);
     match answer {
         Err(reject) => reject.problem(ctx.request_id()),
@@ -165,8 +185,8 @@ async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
     let (sender, mut notices) = mpsc::channel(NOTICES);
     let mut bytes = 0;
     let answer = {
-        let call = call(state, ctx, plan, request, Some(sender));
-        let mut run = std::pin::pin!(call.run());
+        let call = call(state, ctx, plan, request, plan.courses.first(), Some(sender));
+        let mut run = std::pin::pin!(run(&call));
         let mut closes = std::pin::pin!(state.shared.life.closing());
         loop {
             tokio::select! {

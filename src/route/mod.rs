@@ -1,8 +1,12 @@
 //! Where a path leads. The table is small and fixed, so it is matched exactly, byte for byte: `//x`, `/./x`, `/%2e%2e/x`
-//! and a trailing slash lead nowhere.
+//! and a trailing slash lead nowhere. Which backends a request may go to from there is said by `rule` and `version`.
+
+pub mod rule;
+pub mod version;
 
 use http::Method;
 
+use self::version::Versions;
 use crate::mcp::rest::Form;
 use crate::reject::{Code, Reject, Verdict, clip};
 
@@ -21,6 +25,8 @@ pub enum Route<'p> {
     Rest {
         server: &'p str,
         form: Form,
+        /// The API version; `v1` where the path names none.
+        version: &'p str,
     },
     Native {
         server: &'p str,
@@ -29,7 +35,7 @@ pub enum Route<'p> {
 
 impl Route<'_> {
     /// The `route` label of metrics and log.
-    pub const fn label(&self) -> &'static str {
+    pub fn label(&self) -> &'static str {
         match self {
             Self::Health => "/health",
             Self::Ready => "/ready",
@@ -38,8 +44,9 @@ impl Route<'_> {
             Self::OpenApi => "/openapi.json",
             Self::ProtectedResource(_) => "/.well-known/oauth-protected-resource",
             Self::Docs(_) => "/docs",
-            Self::Rest { form: Form::V1, .. } => "/api/mcp/{server}",
-            Self::Rest { form: Form::V2, .. } => "/api/v2/mcp/{server}",
+            Self::Rest { version: "v1", .. } => "/api/mcp/{server}",
+            Self::Rest { version: "v2", .. } => "/api/v2/mcp/{server}",
+            Self::Rest { .. } => "/api/{version}/mcp/{server}",
             Self::Native { .. } => "/mcp/{server}",
         }
     }
@@ -67,9 +74,16 @@ impl Route<'_> {
 /// Finds the route of a path.
 ///
 /// # Errors
-/// `not_found`, or `method_not_allowed` naming what is.
-pub fn find<'p>(method: &Method, path: &'p str) -> Verdict<Route<'p>> {
-    let route = lookup(path).ok_or_else(|| Reject::new(Code::NotFound, format!("no such path: {}", clip(path))))?;
+/// `not_found`, for another version naming those there are, or `method_not_allowed` naming what is.
+pub fn find<'p>(method: &Method, path: &'p str, versions: &Versions) -> Verdict<Route<'p>> {
+    let route = match lookup(path).ok_or_else(|| Reject::new(Code::NotFound, format!("no such path: {}", clip(path))))? {
+        Route::Rest { server, version, .. } => {
+            let form = versions.find(version).map(|version| version.form);
+            let none = || Reject::new(Code::NotFound, format!("no API version `{}`; there are {}", clip(version), versions.names()));
+            Route::Rest { server, version, form: form.ok_or_else(none)? }
+        }
+        route => route,
+    };
     if route.allow().split(", ").any(|allowed| allowed == method.as_str()) {
         Ok(route)
     } else {
@@ -101,12 +115,12 @@ fn deeper(path: &str) -> Option<Route<'_>> {
         return (resource.is_empty() || resource.starts_with('/')).then_some(Route::ProtectedResource(resource));
     }
     let rest = path.strip_prefix("/api/")?;
-    let (form, rest) = match rest.split_once('/')? {
-        ("v1", rest) => (Form::V1, rest),
-        ("v2", rest) => (Form::V2, rest),
-        _ => (Form::V1, rest),
+    let (version, rest) = match rest.split_once('/')? {
+        ("mcp", server) => ("v1", server),
+        (version, rest) => (version, rest.strip_prefix("mcp/")?),
     };
-    segment(rest.strip_prefix("mcp/")?).map(|server| Route::Rest { server, form })
+    // The form is the version's, which is for the configuration to know.
+    segment(rest).map(|server| Route::Rest { server, form: Form::V1, version })
 }
 
 fn segment(text: &str) -> Option<&str> {
@@ -119,10 +133,13 @@ mod tests {
 
     #[test]
     fn paths_lead_where_the_contract_says() {
-        let rest = |server, form| Some(Route::Rest { server, form });
-        assert_eq!(lookup("/api/mcp/files"), rest("files", Form::V1));
-        assert_eq!(lookup("/api/v1/mcp/files"), rest("files", Form::V1));
-        assert_eq!(lookup("/api/v2/mcp/files"), rest("files", Form::V2));
+        let versions = Versions::new(&crate::config::parse("", "backends: [{ name: a, url: 'http://a' }]", &|_| None).unwrap().versions);
+        let find = |path| find(&Method::POST, path, &versions).ok();
+        let rest = |server, form, version| Some(Route::Rest { server, form, version });
+        assert_eq!(find("/api/mcp/files"), rest("files", Form::V1, "v1"));
+        assert_eq!(find("/api/v1/mcp/files"), rest("files", Form::V1, "v1"));
+        assert_eq!(find("/api/v2/mcp/files"), rest("files", Form::V2, "v2"));
+        assert_eq!(find("/api/v3/mcp/files"), None);
         assert_eq!(lookup("/mcp/files"), Some(Route::Native { server: "files" }));
         assert_eq!(lookup("/docs/swagger-ui.css"), Some(Route::Docs("swagger-ui.css")));
     }
@@ -138,13 +155,15 @@ mod tests {
             "/%2e%2e/health",
             "/mcp/",
             "/mcp/a/b",
-            "/api/v3/mcp/a",
+            "/api/v3/mpc/a",
+            "/api/v3/mcp/a/b",
+            "/api//mcp/a/b",
             "/api/mcp/",
             "/HEALTH",
             "/.well-known/oauth-protected-resourcex",
         ] {
             assert_eq!(lookup(path), None, "{path}");
         }
-        assert_eq!(find(&Method::PUT, "/mcp/a").unwrap_err().code, Code::MethodNotAllowed);
+        assert_eq!(find(&Method::PUT, "/mcp/a", &Versions::default()).unwrap_err().code, Code::MethodNotAllowed);
     }
 }

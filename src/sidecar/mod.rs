@@ -36,7 +36,7 @@ pub fn page(state: &State, snapshot: &Snapshot, route: Route<'_>, principal: Opt
         Route::OpenApi => {
             // The document is open, and which servers there are is for those to know who may use them.
             let names = if snapshot.auth.conf().is_some() { Vec::new() } else { servers::names(snapshot) };
-            Ok(Page::json(200, openapi::document(&names, snapshot.auth.conf())))
+            Ok(Page::json(200, openapi::document(&names, snapshot.auth.conf(), &snapshot.config.versions)))
         }
         Route::Docs(file) => docs::file(file),
         Route::Rest { .. } | Route::Native { .. } | Route::ProtectedResource(_) => Err(Reject::new(Code::Internal, "not a page")),

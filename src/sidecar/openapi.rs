@@ -7,7 +7,9 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::servers::Servers;
 use crate::config::Auth;
+use crate::config::routing::Version;
 use crate::mcp::method::METHODS;
+use crate::mcp::rest::Form;
 use crate::reject::Code;
 
 #[derive(OpenApi)]
@@ -142,14 +144,18 @@ fn native_end() {}
 #[expect(dead_code, reason = "carries the documentation of the route")]
 fn protected_resource() {}
 
-/// The document, offering `servers` where a server is asked for, with the ways to authenticate that are on.
-pub fn document(servers: &[String], auth: Option<&Auth>) -> String {
+/// The document, offering `servers` where a server is asked for, with the ways to authenticate that are on and the
+/// configured `versions` of the REST API.
+pub fn document(servers: &[String], auth: Option<&Auth>, versions: &[Version]) -> String {
     let mut document = serde_json::to_value(Api::openapi()).unwrap_or_default();
     document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
     let words: Vec<&str> = METHODS.iter().filter_map(|method| Some([method.rest?, method.mcp])).flatten().collect();
     document["components"]["schemas"]["Request"]["properties"]["method"]["enum"] = json!(words);
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
     document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] = json!(codes);
+    for version in versions {
+        list(&mut document, version);
+    }
     if let Some(auth) = auth {
         secure(&mut document, auth);
     }
@@ -157,6 +163,24 @@ pub fn document(servers: &[String], auth: Option<&Auth>) -> String {
         offer(&mut document, servers);
     }
     document.to_string()
+}
+
+/// Lists a version of the REST API, or marks a built-in one as deprecated.
+fn list(document: &mut Value, version: &Version) {
+    let form = if version.form == Form::V1 { "/api/mcp/{server}" } else { "/api/v2/mcp/{server}" };
+    let path = match version.name.as_str() {
+        "v1" | "v2" => form.to_owned(),
+        name => format!("/api/{name}/mcp/{{server}}"),
+    };
+    let mut operations = document["paths"][form].clone();
+    if path != form {
+        operations["post"]["deprecated"] = json!(false);
+        operations["post"]["operationId"] = json!(format!("call_{}", version.name));
+    }
+    if version.deprecated.is_some() {
+        operations["post"]["deprecated"] = json!(true);
+    }
+    document["paths"][path] = operations;
 }
 
 /// Says how to authenticate on the routes that ask who calls.
@@ -197,14 +221,16 @@ mod tests {
 
     #[test]
     fn every_documented_route_is_dispatched() {
-        let document: Value = serde_json::from_str(&document(&["files".into()], None)).unwrap();
+        let config = crate::config::parse("", "backends: [{ name: a, url: 'http://a' }]", &|_| None).unwrap();
+        let versions = route::version::Versions::new(&config.versions);
+        let document: Value = serde_json::from_str(&document(&["files".into()], None, &config.versions)).unwrap();
         assert_eq!(document["openapi"].as_str().unwrap().get(..3), Some("3.1"));
         let mut seen = 0;
         for (path, operations) in document["paths"].as_object().unwrap() {
             for method in operations.as_object().unwrap().keys() {
                 let method = http::Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
                 let found = path.replace("{server}", "files");
-                assert_eq!(route::find(&method, &found).unwrap().label(), path);
+                assert_eq!(route::find(&method, &found, &versions).unwrap().label(), path);
                 seen += 1;
             }
         }

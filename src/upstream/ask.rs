@@ -43,7 +43,7 @@ pub struct Question<'q> {
     pub credential: Option<&'q HeaderValue>,
     /// The tool, prompt, URI or task, for `Mcp-Name`.
     pub name: Option<&'q str>,
-    /// `Mcp-Param-*` headers.
+    /// `Mcp-Param-*` headers, and what the operator's rules add.
     pub params: &'q [(String, String)],
     /// Writes the body for an era and message id.
     pub encode: &'q (dyn Fn(Era, u64) -> Vec<u8> + Sync),

@@ -35,5 +35,5 @@ impl Authenticator for Badges {
 
 fn main() -> ExitCode {
     let badges = Badges([("1234", ("ann", "reader")), ("5678", ("bob", "operator"))].into());
-    cli::run(Cli::parse(), Extensions { authenticators: vec![Arc::new(badges)] })
+    cli::run(Cli::parse(), Extensions { authenticators: vec![Arc::new(badges)], ..Extensions::default() })
 }

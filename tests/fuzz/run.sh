@@ -20,7 +20,7 @@ RUSTC_WORKSPACE_WRAPPER=$PWD/tests/fuzz/sancov.sh cargo build --locked --workspa
 fuzz() {
 	local corpus=$out/fuzz-corpus/$1 artifacts=$out/fuzz-artifacts/$1 dict=()
 	mkdir -p "$corpus" "$artifacts"
-	case $1 in json_rpc | headers) dict=(-dict=tests/fuzz/json.dict) ;; esac
+	case $1 in json_rpc | headers | edit) dict=(-dict=tests/fuzz/json.dict) ;; esac
 	# Counting how often a place was passed would keep five times the inputs, each tried a fifth as often.
 	RUST_BACKTRACE=0 "$out/debug/$1" -max_total_time="$seconds" -max_len=512 -use_counters=0 -timeout=5 -rss_limit_mb=1024 \
 		-artifact_prefix="$artifacts/" "${dict[@]}" "$corpus" "tests/fuzz/corpus/$1" >"$artifacts/log" 2>&1

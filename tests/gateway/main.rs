@@ -25,5 +25,8 @@ mod oauth;
 mod permissions;
 mod reload;
 mod rest;
+mod routes;
 mod servers;
 mod sidecar;
+mod transform;
+mod versions;

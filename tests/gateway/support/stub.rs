@@ -28,6 +28,8 @@ pub enum Act {
     Body(u16, Value),
     /// Half of an answer, then silence.
     Stall,
+    /// This result as the second event of a stream, behind a notification.
+    Events(Value),
 }
 
 /// A running stub; it stops when dropped.
@@ -44,6 +46,7 @@ struct Shared {
     waiting: AtomicUsize,
     act: Mutex<Act>,
     headers: Mutex<HeaderMap>,
+    body: Mutex<Bytes>,
     sick: std::sync::atomic::AtomicBool,
 }
 
@@ -102,6 +105,11 @@ impl Stub {
         self.shared.waiting.load(Ordering::SeqCst)
     }
 
+    /// The body of the last POST, as it came.
+    pub fn body(&self) -> String {
+        String::from_utf8_lossy(&self.shared.body.lock().expect("no panic while held")).into_owned()
+    }
+
     /// The headers of the last POST.
     pub fn headers(&self) -> HeaderMap {
         self.shared.headers.lock().expect("no panic while held").clone()
@@ -118,13 +126,22 @@ async fn health(State(shared): State<Arc<Shared>>) -> StatusCode {
     if shared.sick.load(Ordering::SeqCst) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
 }
 
-/// A GET stream: one event, then silence for as long as the client stays.
+/// A GET stream: one event, then silence for as long as the client stays. What would be answered as events is replayed, as
+/// if it had been asked for on a connection that is gone.
 async fn stream(State(shared): State<Arc<Shared>>) -> Response {
-    let body = Body::from_stream(futures::stream::unfold((false, Waiting::new(&shared)), |(begun, waiting)| async move {
-        if begun {
-            std::future::pending::<()>().await;
+    let event = match &*shared.act.lock().expect("no panic while held") {
+        Act::Events(result) => json!({ "jsonrpc": "2.0", "id": 99, "result": result }).to_string(),
+        _ => "{}".to_owned(),
+    };
+    let event = Bytes::from(format!("event: message\ndata: {event}\n\n"));
+    let body = Body::from_stream(futures::stream::unfold((false, Waiting::new(&shared)), move |(begun, waiting)| {
+        let event = event.clone();
+        async move {
+            if begun {
+                std::future::pending::<()>().await;
+            }
+            Some((Ok::<_, std::io::Error>(event), (true, waiting)))
         }
-        Some((Ok::<_, std::io::Error>(Bytes::from_static(b"event: message\ndata: {}\n\n")), (true, waiting)))
     }));
     ([("content-type", "text/event-stream")], body).into_response()
 }
@@ -148,13 +165,17 @@ impl Drop for Waiting {
 async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     shared.posts.fetch_add(1, Ordering::SeqCst);
     *shared.headers.lock().expect("no panic while held") = headers;
+    shared.body.lock().expect("no panic while held").clone_from(&body);
     let request: Value = serde_json::from_slice(&body).expect("the gateway sends JSON");
     let id = request["id"].clone();
     let result = match request["method"].as_str().unwrap_or_default() {
         "server/discover" => {
             json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} }, "serverInfo": { "name": "stub", "version": "1" } })
         }
-        "tools/list" => json!({ "resultType": "complete", "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }] }),
+        "tools/list" => {
+            let region = json!({ "type": "object", "properties": { "region": { "type": "string", "x-mcp-header": "Region" } } });
+            json!({ "resultType": "complete", "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }, { "name": "regional", "inputSchema": region }] })
+        }
         "tools/call" => {
             shared.calls.fetch_add(1, Ordering::SeqCst);
             let act = shared.act.lock().expect("no panic while held").clone();
@@ -188,6 +209,14 @@ async fn perform(act: Act, shared: &Arc<Shared>, id: &Value, arguments: &Value) 
                 Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), (sent + 1, waiting)))
             });
             ([("content-type", "application/json"), ("content-length", "5000")], Body::from_stream(body)).into_response()
+        }
+        Act::Events(result) => {
+            let notice = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": "working" } });
+            let events = format!(
+                "event: message\ndata: {notice}\n\nid: 7\nevent: message\ndata: {}\n\n",
+                json!({ "jsonrpc": "2.0", "id": id, "result": result })
+            );
+            ([("content-type", "text/event-stream")], events).into_response()
         }
         // An error in a body whose length was announced makes the server cut the connection.
         Act::Hangup => {

@@ -7,16 +7,17 @@
 
 use fuzz::call::Kind;
 use fuzz::json::{Json, Taking};
-use fuzz::mcp::filter::{self, Stream};
+use fuzz::mcp::filter;
+use fuzz::mcp::rewrite::{self, Rewrite, Stream, Unreadable};
 use fuzz::mcp::sse::Decoder;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|answer: &[u8]| {
-    let keeps = |_: Kind, name: &str| name == "a";
-    match filter::message(answer, &keeps) {
+    let keeps = |_: Option<&serde_json::value::RawValue>, result: &str| filter::written(result, &|_: Kind, name| name == "a");
+    match rewrite::message(answer, &keeps) {
         Ok(Some(kept)) => nothing_else(&kept),
         Ok(None) => nothing_else(answer),
-        Err(filter::Unreadable) => {}
+        Err(Unreadable) => {}
     }
     let whole = passed(&keeps, [answer]);
     for size in [1, 3] {
@@ -30,13 +31,13 @@ fuzz_target!(|answer: &[u8]| {
 });
 
 /// What the stream lets through; an error has what it let through before.
-fn passed<'c>(keeps: filter::Keeps<'_>, chunks: impl IntoIterator<Item = &'c [u8]>) -> Result<Vec<u8>, Vec<u8>> {
+fn passed<'c>(keeps: Rewrite<'_>, chunks: impl IntoIterator<Item = &'c [u8]>) -> Result<Vec<u8>, Vec<u8>> {
     let mut stream = Stream::new(keeps);
     let mut out = Vec::new();
     for chunk in chunks {
         match stream.pass(chunk) {
             Ok(bytes) => out.extend_from_slice(&bytes),
-            Err(filter::Unreadable) => return Err(out),
+            Err(Unreadable) => return Err(out),
         }
     }
     Ok(out)

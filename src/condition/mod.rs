@@ -1,0 +1,441 @@
+//! Conditions in CEL (Common Expression Language), of permissions and of routes. They are compiled with the
+//! configuration and speak of a request without copying it: a variable is looked up when the expression comes to it.
+//! What cannot be evaluated does not hold.
+
+mod headers;
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, LazyLock};
+
+use cel::common::ast::{Expr, LiteralValue, operators};
+use cel::common::types::{CelBool, CelString};
+use cel::common::value::{CowVal, Val};
+use cel::context::VariableResolver;
+use cel::{Context, Env, ExecutionError, IdedExpr, Program, Value};
+use http::HeaderMap;
+use serde_json::value::RawValue;
+
+use self::headers::Headers;
+use crate::mcp::strict;
+use crate::principal::Principal;
+
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+/// What a permission's condition may speak of.
+pub const OF_CALLS: &[&str] = &["principal", "server", "method", "name", "arguments"];
+/// What a route's condition may speak of.
+pub const OF_REQUESTS: &[&str] = &["request", "headers", "principal", "server", "version", "method", "name", "tool", "arguments"];
+
+/// What there is of the variables that have members of ours.
+const MEMBERS: &[(&str, &[&str])] = &[
+    ("principal", &["subject", "issuer", "client", "tenant", "tier", "way", "roles", "scopes"]),
+    ("request", &["method", "path", "headers", "client"]),
+];
+
+/// What CEL itself names, for `type(x) == int`.
+const TYPES: &[&str] = &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
+
+/// A compiled condition.
+pub struct Condition {
+    program: Program,
+    /// Whether it looks at the arguments, which a list has not.
+    pub needs_arguments: bool,
+    /// Whether it looks at the call at all, and not at caller and server alone.
+    pub needs_call: bool,
+    /// The only server it can hold for, where it says so by itself: nothing needs to be evaluated for another.
+    server: Option<String>,
+    /// Which of its outermost `&&` terms do not look at the arguments.
+    light: Vec<bool>,
+    /// The words of its text, as they are and folded: the names of arguments it may look at are among them.
+    words: HashSet<String>,
+    folded: HashSet<String>,
+}
+
+/// What a condition is asked about.
+#[derive(Clone, Copy)]
+pub struct Question<'q> {
+    pub principal: &'q Principal,
+    pub server: &'q str,
+    pub method: &'q str,
+    pub name: Option<&'q str>,
+    pub arguments: Option<&'q RawValue>,
+    /// The request around the call, where the condition may speak of it.
+    pub request: Option<Request<'q>>,
+}
+
+/// The HTTP request a call came in.
+#[derive(Clone, Copy)]
+pub struct Request<'q> {
+    pub method: &'q str,
+    pub path: &'q str,
+    pub headers: &'q HeaderMap,
+    pub client: Option<IpAddr>,
+    /// The API version; empty on native routes.
+    pub version: &'q str,
+}
+
+/// A condition that cannot be evaluated, and why.
+#[derive(Debug)]
+pub struct Unclear(pub String);
+
+impl Condition {
+    /// `None` if it is not CEL, which checking the configuration ruled out.
+    pub fn new(text: &str) -> Option<Self> {
+        let program = ENV.compile(text).ok()?;
+        let references = program.references();
+        let needs_arguments = references.has_variable("arguments");
+        let needs_call = needs_arguments || ["name", "method", "tool"].iter().any(|name| references.has_variable(name));
+        let mut terms = Vec::new();
+        outermost(program.expression(), &mut terms);
+        let server = terms.iter().find_map(|term| only_server(term)).map(str::to_owned);
+        let light = terms.iter().map(|term| !term.references().has_variable("arguments")).collect();
+        let words: HashSet<String> = text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned).collect();
+        let folded = words.iter().map(|word| strict::folded(word)).collect();
+        Some(Self { program, needs_arguments, needs_call, server, light, words, folded })
+    }
+
+    /// Whether it holds.
+    pub fn holds(&self, question: &Question<'_>) -> bool {
+        matches!(self.evaluate(question), Ok(true))
+    }
+
+    /// Whether it holds, or why that cannot be said.
+    ///
+    /// # Errors
+    /// [`Unclear`].
+    pub fn evaluate(&self, question: &Question<'_>) -> Result<bool, Unclear> {
+        if self.server.as_ref().is_some_and(|only| only != question.server) {
+            return Ok(false);
+        }
+        // An interpreter is much code that meets what clients send; should it ever panic, that is no permission.
+        let evaluated = std::panic::catch_unwind(AssertUnwindSafe(|| self.interpret(question)));
+        evaluated.unwrap_or_else(|_| Err(Unclear("the interpreter panicked".to_owned())))
+    }
+
+    fn interpret(&self, question: &Question<'_>) -> Result<bool, Unclear> {
+        if self.needs_arguments && self.fails_early(question) {
+            return Ok(false);
+        }
+        // Before anything is evaluated: an `||` would forgive what cannot be read for certain.
+        let arguments = if self.needs_arguments { Some(self.arguments(question.arguments)?) } else { None };
+        truth(self.program.expression(), &Facts { question, arguments })
+    }
+
+    /// Whether a term that needs no arguments is false, so that they need not be read.
+    fn fails_early(&self, question: &Question<'_>) -> bool {
+        let mut terms = Vec::with_capacity(self.light.len());
+        outermost(self.program.expression(), &mut terms);
+        let facts = Facts { question, arguments: None };
+        terms.iter().zip(&self.light).any(|(term, is_light)| *is_light && matches!(truth(term, &facts), Ok(false)))
+    }
+
+    /// The arguments as a map; empty where there are none, nothing where a backend could read them in another way than
+    /// we do (a reader that ignores case would take `Path` for the `path` that was judged).
+    fn arguments(&self, written: Option<&RawValue>) -> Result<Box<dyn Val>, Unclear> {
+        let Some(written) = written else { return boxed(Value::from(HashMap::<String, Value>::new())) };
+        let unreadable = |_| Unclear("the arguments cannot be read".to_owned());
+        let tree: serde_json::Value = serde_json::from_str(written.get()).map_err(unreadable)?;
+        if !tree.is_object() || !self.is_plain(&tree) {
+            return Err(Unclear("the arguments could be read in two ways".to_owned()));
+        }
+        boxed(cel::to_value(tree).map_err(|_| Unclear("the arguments cannot be read".to_owned()))?)
+    }
+
+    /// Whether no name in it, at any depth, is another writing of its neighbour or of a word of the condition.
+    fn is_plain(&self, tree: &serde_json::Value) -> bool {
+        match tree {
+            serde_json::Value::Object(members) => {
+                let mut seen = HashSet::new();
+                members.iter().all(|(name, value)| {
+                    let folded = strict::folded(name);
+                    let known = self.words.contains(name) || !self.folded.contains(&folded);
+                    known && seen.insert(folded) && self.is_plain(value)
+                })
+            }
+            serde_json::Value::Array(items) => items.iter().all(|item| self.is_plain(item)),
+            _ => true,
+        }
+    }
+}
+
+fn boxed(value: Value) -> Result<Box<dyn Val>, Unclear> {
+    value.try_into().map_err(|_| Unclear("a value CEL does not have".to_owned()))
+}
+
+fn truth(expression: &IdedExpr, facts: &Facts<'_>) -> Result<bool, Unclear> {
+    let mut context = Context::with_env(Arc::clone(&ENV));
+    context.set_variable_resolver(facts);
+    let value = Value::resolve_val(expression, &context).map_err(|error| Unclear(error.to_string()))?;
+    value.downcast_ref::<CelBool>().map(|flag| *flag.inner()).ok_or_else(|| Unclear("it is neither true nor false".to_owned()))
+}
+
+/// What the variables of one evaluation stand for.
+struct Facts<'q> {
+    question: &'q Question<'q>,
+    arguments: Option<Box<dyn Val>>,
+}
+
+impl VariableResolver for Facts<'_> {
+    /// Whole paths come here as well (`principal.tenant`), so that their maps are made only for who asks for the map.
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        let Question { principal, server, method, name, request, .. } = self.question;
+        let identity = &principal.identity;
+        let text = |text: &'b str| Some(CowVal::owned(CelString::from(text)));
+        let optional = |found: &'b Option<String>| text(found.as_deref().unwrap_or_default());
+        let made = |value: Value| boxed(value).ok().map(CowVal::Owned);
+        match variable {
+            "server" => text(server),
+            "method" => text(method),
+            "name" => text(name.unwrap_or_default()),
+            "tool" => text(name.filter(|_| *method == "tools/call").unwrap_or_default()),
+            "arguments" => self.arguments.as_deref().map(CowVal::Borrowed),
+            "principal.subject" => text(&identity.subject),
+            "principal.issuer" => text(&identity.issuer),
+            "principal.client" => optional(&identity.client),
+            "principal.tenant" => optional(&identity.tenant),
+            "principal.tier" => optional(&identity.tier),
+            "principal.way" => text(principal.way.name()),
+            "principal.roles" => made(list(&identity.roles)),
+            "principal.scopes" => made(list(&identity.scopes)),
+            "principal" => made(whole_principal(principal)),
+            _ => {
+                let request = request.as_ref()?;
+                match variable {
+                    "version" => text(request.version),
+                    "request.method" => text(request.method),
+                    "request.path" => text(request.path),
+                    "request.client" => made(client(request)),
+                    "headers" | "request.headers" => Some(CowVal::owned(Headers::new(request.headers))),
+                    "request" => made(whole_request(request)),
+                    _ => None,
+                }
+            }
+        }
+    }
+}
+
+fn list(items: &[String]) -> Value {
+    Value::from(items.iter().map(|item| Value::from(item.as_str())).collect::<Vec<_>>())
+}
+
+fn map<const N: usize>(members: [(&str, Value); N]) -> Value {
+    Value::from(members.into_iter().collect::<HashMap<&str, Value>>())
+}
+
+fn whole_principal(principal: &Principal) -> Value {
+    let identity = &principal.identity;
+    let text = |text: Option<&str>| Value::from(text.unwrap_or_default());
+    map([
+        ("subject", text(Some(&identity.subject))),
+        ("issuer", text(Some(&identity.issuer))),
+        ("client", text(identity.client.as_deref())),
+        ("tenant", text(identity.tenant.as_deref())),
+        ("tier", text(identity.tier.as_deref())),
+        ("way", text(Some(principal.way.name()))),
+        ("roles", list(&identity.roles)),
+        ("scopes", list(&identity.scopes)),
+    ])
+}
+
+fn whole_request(request: &Request<'_>) -> Value {
+    map([
+        ("method", Value::from(request.method)),
+        ("path", Value::from(request.path)),
+        ("headers", every_header(request.headers)),
+        ("client", client(request)),
+    ])
+}
+
+fn client(request: &Request<'_>) -> Value {
+    Value::from(request.client.map(|address| address.to_canonical().to_string()).unwrap_or_default())
+}
+
+/// The headers as a map, for who asks for the request as a whole.
+fn every_header(map: &HeaderMap) -> Value {
+    let headers = Headers::new(map);
+    let joined = |name: &str| headers.find(name).map_or_else(|| Value::from(""), |value| Value::from(value.inner()));
+    Value::from(map.keys().map(|name| (name.as_str(), joined(name.as_str()))).collect::<HashMap<&str, Value>>())
+}
+
+/// The terms of the outermost `&&`; one that is false makes the whole false, whatever the others are.
+fn outermost<'e>(expression: &'e IdedExpr, terms: &mut Vec<&'e IdedExpr>) {
+    match &expression.expr {
+        Expr::Call(call) if call.func_name == operators::LOGICAL_AND => call.args.iter().for_each(|term| outermost(term, terms)),
+        _ => terms.push(expression),
+    }
+}
+
+/// The server that a term demands.
+fn only_server(term: &IdedExpr) -> Option<&str> {
+    let Expr::Call(call) = &term.expr else { return None };
+    match (call.func_name.as_str(), call.args.as_slice()) {
+        (operators::EQUALS, [a, b]) => match (&a.expr, &b.expr) {
+            (Expr::Ident(name), Expr::Literal(LiteralValue::String(text)))
+            | (Expr::Literal(LiteralValue::String(text)), Expr::Ident(name))
+                if name == "server" =>
+            {
+                Some(text.inner())
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Checks that a text is a condition over `variables`.
+///
+/// # Errors
+/// What is wrong, with its column.
+pub fn check(text: &str, variables: &[&str]) -> Result<(), String> {
+    let program = ENV.compile(text).map_err(|e| {
+        let faults = e.errors.iter().map(|e| format!("column {}: {}", e.pos.1, e.msg));
+        format!("not a CEL expression: {}", faults.collect::<Vec<_>>().join("; "))
+    })?;
+    let mut unknown = Vec::new();
+    free(program.expression(), &mut Vec::new(), &mut |id, name, member| {
+        let column = program.source_info().offset_for(id).map_or(1, |(start, _)| start + 1);
+        let members = MEMBERS.iter().find(|(variable, _)| *variable == name).map(|(_, members)| *members);
+        if TYPES.contains(&name) {
+            return;
+        }
+        if !variables.contains(&name) {
+            unknown.push(format!("column {column}: `{name}` is not known; a condition speaks of {}", variables.join(", ")));
+        } else if let (Some(members), Some(member)) = (members, member)
+            && !members.contains(&member)
+        {
+            unknown.push(format!("column {column}: `{name}.{member}` is not known; there is {}", members.join(", ")));
+        }
+    });
+    let references = program.references();
+    unknown
+        .extend(references.functions().into_iter().filter(|name| !is_function(name)).map(|name| format!("there is no function `{name}`")));
+    if unknown.is_empty() { Ok(()) } else { Err(unknown.join("; ")) }
+}
+
+/// Whether CEL has a function of this name, of which the crate can only be asked by calling it: a condition with a
+/// misspelt one would never hold, and nobody would know why.
+fn is_function(name: &str) -> bool {
+    let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic());
+    let knows = |text: String| {
+        let context = Context::with_env(Arc::clone(&ENV));
+        let called = ENV.compile(&text).map(|program| program.execute(&context));
+        !matches!(called, Ok(Err(ExecutionError::UndeclaredReference(_))) | Err(_))
+    };
+    is_operator || knows(format!("{name}()")) || knows(format!("''.{name}()"))
+}
+
+/// Tells of every variable that is not a list macro's own (`p` in `paths.all(p, …)`), with the member asked of it.
+fn free<'e>(expression: &'e IdedExpr, bound: &mut Vec<&'e str>, tell: &mut dyn FnMut(u64, &'e str, Option<&'e str>)) {
+    match &expression.expr {
+        Expr::Ident(name) if !name.starts_with('@') && !bound.contains(&name.as_str()) => tell(expression.id, name, None),
+        Expr::Select(select) => match &select.operand.expr {
+            Expr::Ident(name) if !name.starts_with('@') && !bound.contains(&name.as_str()) => {
+                tell(select.operand.id, name, Some(&select.field));
+            }
+            _ => free(&select.operand, bound, tell),
+        },
+        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).for_each(|part| free(part, bound, tell)),
+        Expr::List(list) => list.elements.iter().for_each(|part| free(part, bound, tell)),
+        Expr::Map(map) => map.entries.iter().for_each(|entry| entry_parts(&entry.expr).for_each(|part| free(part, bound, tell))),
+        Expr::Struct(made) => made.entries.iter().for_each(|entry| entry_parts(&entry.expr).for_each(|part| free(part, bound, tell))),
+        Expr::Comprehension(comprehension) => {
+            free(&comprehension.iter_range, bound, tell);
+            free(&comprehension.accu_init, bound, tell);
+            let outside = bound.len();
+            bound.extend([comprehension.iter_var.as_str(), comprehension.accu_var.as_str()]);
+            bound.extend(comprehension.iter_var2.as_deref());
+            for part in [&comprehension.loop_cond, &comprehension.loop_step, &comprehension.result] {
+                free(part, bound, tell);
+            }
+            bound.truncate(outside);
+        }
+        _ => {}
+    }
+}
+
+fn entry_parts(entry: &cel::common::ast::EntryExpr) -> impl Iterator<Item = &IdedExpr> {
+    let parts = match entry {
+        cel::common::ast::EntryExpr::StructField(field) => [None, Some(&field.value)],
+        cel::common::ast::EntryExpr::MapEntry(entry) => [Some(&entry.key), Some(&entry.value)],
+    };
+    parts.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::principal::{Identity, Way};
+
+    fn holds(text: &str, arguments: &str) -> bool {
+        let identity = Identity { subject: "ann".into(), tenant: Some("acme".into()), roles: vec!["reader".into()], ..Identity::default() };
+        let principal = Principal::new(Way::Jwt, identity);
+        let arguments = RawValue::from_string(arguments.into()).unwrap();
+        let headers = HeaderMap::from_iter([(http::header::ACCEPT, "a".parse().unwrap()), (http::header::ACCEPT, "b".parse().unwrap())]);
+        let client = Some([192, 0, 2, 7].into());
+        let request = Request { method: "POST", path: "/api/mcp/files", headers: &headers, client, version: "v1" };
+        let question = Question {
+            principal: &principal,
+            server: "files",
+            method: "tools/call",
+            name: Some("read"),
+            arguments: Some(&arguments),
+            request: Some(request),
+        };
+        Condition::new(text).unwrap().holds(&question)
+    }
+
+    #[test]
+    fn conditions_see_the_caller_the_call_and_the_request() {
+        assert!(holds("principal.tenant == 'acme' && 'reader' in principal.roles && name == 'read' && server == 'files'", "{}"));
+        assert!(holds("arguments.path.startsWith('/pub/') && size(arguments) == 1", r#"{"path":"/pub/a"}"#));
+        assert!(!holds("arguments.path.startsWith('/pub/')", r#"{"path":"/etc/a"}"#));
+        let all = "arguments.paths.all(p, p.startsWith('/srv/'))";
+        assert!(holds(all, r#"{"paths":["/srv/a","/srv/b"]}"#) && !holds(all, r#"{"paths":["/srv/a","/etc"]}"#));
+        assert!(holds("arguments['filePath'] == 'a'", r#"{"filePath":"a","Other":{"deep":[{"X":1}]}}"#));
+        assert!(holds("request.method == 'POST' && request.path.endsWith('/files') && version == 'v1' && tool == 'read'", "{}"));
+        assert!(holds("request.headers['accept'] == 'a, b' && 'accept' in headers && request.client == '192.0.2.7'", "{}"));
+        assert!(holds(
+            "headers.exists(name, name.startsWith('acc')) && size(headers) == 1 && request['headers']['accept'] == 'a, b'",
+            "{}"
+        ));
+        assert!(!holds("'Accept' in headers || headers['none'] == ''", "{}") && holds("!has(headers.Accept)", "{}"));
+        assert!(holds("has(request.headers.accept) && !has(headers.other) && has(principal.tenant)", "{}"));
+        assert!(holds("['files'].exists(server, server == 'files') && principal.roles.map(request, request)[0] == 'reader'", "{}"));
+        assert!(!holds("server == 'other' || false", "{}") && !holds("true && 'other' == server", "{}"));
+    }
+
+    #[test]
+    fn what_cannot_be_evaluated_does_not_hold() {
+        for (text, arguments) in [
+            ("arguments.path == 'a'", "{}"),
+            ("arguments.path == 'a'", "[]"),
+            ("arguments.path", r#"{"path":"a"}"#),
+            ("1 / 0 == 1", "{}"),
+            ("arguments.n > 5", r#"{"n":"six"}"#),
+            ("arguments.path == 'a'", r#"{"path":"a","Path":"b"}"#),
+            ("!has(arguments.force)", r#"{"Force":true}"#),
+            ("name == 'read' && (server == 'other' || arguments.path == 'a')", r#"{"path":"a","Path":"b"}"#),
+            ("true || !has(arguments.force)", r#"{"Force":true}"#),
+            ("arguments.target.path == 'a'", r#"{"target":{"path":"a","PATH":"b"}}"#),
+            ("arguments.task == 'a'", "{\"task\":\"a\",\"tas\u{212a}\":\"b\"}"),
+        ] {
+            assert!(!holds(text, arguments), "{text} {arguments}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_told_with_its_column() {
+        assert_eq!(check("request.method == 'POST' && arguments.all(p, size(p) > 1)", OF_REQUESTS), Ok(()));
+        let fault = |text: &str| check(text, OF_REQUESTS).unwrap_err();
+        assert!(fault("server == 'a' && pth == 'b'").starts_with("column 18: `pth` is not known; a condition speaks of request,"));
+        assert!(fault("request.metod == 'POST'").starts_with("column 1: `request.metod` is not known; there is method, path"));
+        assert_eq!(fault("server.startWith('a') || siz(server) > 1").matches("there is no function `s").count(), 2);
+        let every = "'a'.contains('b') || 'a'.matches('b') || 'a'.endsWith('b') || int('1') == 1 || string(2) == '2' || type(1) == int \
+            || [1].map(x, x * 2).filter(x, x > 1).exists_one(x, x == 2) || {'a': 1}.exists(k, k in ['a']) || double(1) < 2.0 || !dyn(true)";
+        assert_eq!(check(every, OF_REQUESTS), Ok(()));
+        assert!(fault("server ==").contains("column"), "{}", fault("server =="));
+        assert!(check("request.path == 'a'", OF_CALLS).is_err() && fault("[1].all(p, p > 0) && p").contains("column 22: `p`"));
+    }
+}
