@@ -222,7 +222,8 @@ impl Shape {
             "prompts/get" => Kind::Prompt,
             _ => Kind::Other,
         });
-        let before = if asked.call.is_some_and(|call| call.kind == call::Kind::Task) { rules.to_vec() } else { Vec::new() };
+        let is_task = asked.call.is_some_and(|call| call.kind == call::Kind::Task);
+        let before = rules.iter().filter(|rule| is_task && rule.of.may_concern(asked.version)).cloned().collect();
         Self { rules: rules.iter().filter(|rule| rule.of.fits(asked)).cloned().collect(), of, before }
     }
 

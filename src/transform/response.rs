@@ -52,10 +52,15 @@ pub enum Shapes {
     /// A batch, by the ids of its requests.
     Batch(Vec<(Option<String>, Shape)>),
     /// A stream that may replay anything; every rule of the server.
-    Replay(Arc<[Arc<Rule>]>),
+    Replay(Vec<Arc<Rule>>),
 }
 
 impl Shapes {
+    /// For a native stream that may replay anything, so under no API version.
+    pub fn replay(rules: &[Arc<Rule>]) -> Self {
+        Self::Replay(rules.iter().filter(|rule| rule.of.may_concern(None)).cloned().collect())
+    }
+
     /// Changes the result that answers the request of this id.
     ///
     /// # Errors
@@ -187,7 +192,7 @@ mod tests {
         assert_eq!(result, Ok(Some(expected.to_owned())));
         let list = Shape::of(&rules[..1], &Asked { route: None, version: None, call: None });
         assert_eq!(list.result(r#"{"tools":[{"name":"a-long-one"}]}"#), Ok(Some(r#"{"tools":[{"name":"a-long-one"}]}"#.to_owned())));
-        let replay = Shapes::Replay(Arc::clone(&rules));
+        let replay = Shapes::replay(&rules);
         let replayed = replay.result(None, r#"{"content":[{"type":"text","text":"abcdef","annotations":{}}],"structuredContent":1}"#);
         assert!(
             replayed
