@@ -82,8 +82,9 @@ fn shorten(content: &mut Part<'_>, limit: usize, mark: &str) {
     };
     let mut room = limit;
     let Some(at) = items.iter().position(|item| {
-        let fits = size(item) <= room;
-        room -= if fits { size(item) } else { 0 };
+        let bytes = size(item);
+        let fits = bytes <= room;
+        room -= if fits { bytes } else { 0 };
         !fits
     }) else {
         return;

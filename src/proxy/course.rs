@@ -247,7 +247,7 @@ fn lead(payload: &Payload<'_>) -> usize {
 /// What is changed of the answers to a native request.
 fn answers(courses: &Courses<'_>, payload: Option<&Payload<'_>>, decided: &[Course]) -> Option<Shapes> {
     match payload {
-        None if courses.http.method == Method::GET => courses.transforms.as_ref().map(|rules| Shapes::Replay(Arc::clone(rules))),
+        None if courses.http.method == Method::GET => courses.transforms.as_ref().map(|rules| Shapes::replay(rules)),
         // What is no request is not answered, and what a server says to it all the same may be no JSON.
         Some(Payload::One(message)) if message.id.is_some() => decided.first().map(|course| Shapes::One(course.shape.clone())),
         None | Some(Payload::One(_)) => None,

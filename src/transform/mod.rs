@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 pub use self::request::{Rewritten, rewrite};
 pub use self::response::{Shapes, plain};
-use crate::call::Call;
+use crate::call::{self, Call};
 use crate::config::transform::{self, Transform};
 use crate::mcp::edit::{Change, Edit};
 
@@ -74,6 +74,8 @@ pub struct Asked<'a> {
 pub struct Shape {
     rules: Vec<Arc<Rule>>,
     of: Kind,
+    /// Every rule of the server, where the answer may be that of a call made before, which a task does not tell.
+    before: Vec<Arc<Rule>>,
 }
 
 /// What a message is, as far as rules apply to it.
@@ -220,7 +222,9 @@ impl Shape {
             "prompts/get" => Kind::Prompt,
             _ => Kind::Other,
         });
-        Self { rules: rules.iter().filter(|rule| rule.of.fits(asked)).cloned().collect(), of }
+        let is_task = asked.call.is_some_and(|call| call.kind == call::Kind::Task);
+        let before = rules.iter().filter(|rule| is_task && rule.of.may_concern(asked.version)).cloned().collect();
+        Self { rules: rules.iter().filter(|rule| rule.of.fits(asked)).cloned().collect(), of, before }
     }
 
     /// Whether params are to be changed.
@@ -264,14 +268,8 @@ mod tests {
         let rules = transforms.of("files", None).unwrap();
         let matched = |method: &str, name: Option<&str>, version| {
             let name = name.map(|name| name.to_owned().into());
-            let call = Call {
-                method: method.to_owned().into(),
-                name,
-                kind: crate::call::Kind::Tool,
-                is_named: true,
-                arguments: None,
-                also: Vec::new(),
-            };
+            let call =
+                Call { method: method.to_owned().into(), name, kind: call::Kind::Tool, is_named: true, arguments: None, also: Vec::new() };
             Shape::of(&rules, &Asked { route: None, version, call: Some(&call) })
                 .rules
                 .iter()

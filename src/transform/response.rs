@@ -18,8 +18,8 @@ const BOOKKEEPING: &[&str] = &["_meta", "isError", "resultType", "nextCursor", "
 enum Answers {
     Call,
     Other,
-    /// A stream that was taken up again replays what was asked elsewhere, so nobody knows. What may be in any answer is
-    /// removed and cut from all of them; what is only called otherwise stays.
+    /// A stream that was taken up again replays what was asked elsewhere, and a task does not tell of which call it is, so
+    /// nobody knows. What may be in any answer is removed and cut from all of them; what is only called otherwise stays.
     Unknown,
 }
 
@@ -29,12 +29,14 @@ impl Shape {
     /// # Errors
     /// [`Unreadable`].
     pub fn result(&self, written: &str) -> Result<Option<String>, Unreadable> {
-        reshape(&self.rules, written, if self.of == Kind::Tool { Answers::Call } else { Answers::Other })
+        let changed = reshape(&self.rules, written, if self.of == Kind::Tool { Answers::Call } else { Answers::Other })?;
+        let cleared = clear(&self.before, changed.as_deref().unwrap_or(written))?;
+        Ok(cleared.or(changed))
     }
 
     /// Whether results are changed at all.
     pub fn reshapes(&self) -> bool {
-        self.rules.iter().any(|rule| rule.reshapes())
+        self.rules.iter().chain(&self.before).any(|rule| rule.reshapes())
     }
 
     /// Whether results are put below another name.
@@ -50,10 +52,15 @@ pub enum Shapes {
     /// A batch, by the ids of its requests.
     Batch(Vec<(Option<String>, Shape)>),
     /// A stream that may replay anything; every rule of the server.
-    Replay(Arc<[Arc<Rule>]>),
+    Replay(Vec<Arc<Rule>>),
 }
 
 impl Shapes {
+    /// For a native stream that may replay anything, so under no API version.
+    pub fn replay(rules: &[Arc<Rule>]) -> Self {
+        Self::Replay(rules.iter().filter(|rule| rule.of.may_concern(None)).cloned().collect())
+    }
+
     /// Changes the result that answers the request of this id.
     ///
     /// # Errors
@@ -61,14 +68,14 @@ impl Shapes {
     pub fn result(&self, id: Option<&RawValue>, written: &str) -> Result<Option<String>, Unreadable> {
         match self {
             Self::One(shape) => shape.result(written),
-            Self::Replay(rules) => reshape(rules, written, Answers::Unknown),
+            Self::Replay(rules) => clear(rules, written),
             Self::Batch(shapes) => {
                 let id = id.map(plain);
                 if let Some((_, shape)) = shapes.iter().find(|(asked, _)| *asked == id) {
                     return shape.result(written);
                 }
                 let all: Vec<Arc<Rule>> = shapes.iter().flat_map(|(_, shape)| shape.rules.iter().cloned()).collect();
-                reshape(&all, written, Answers::Unknown)
+                clear(&all, written)
             }
         }
     }
@@ -86,6 +93,23 @@ impl Shapes {
 /// An id as it compares: servers may write the same text with other escapes.
 pub fn plain(id: &RawValue) -> String {
     serde_json::from_str::<String>(id.get()).map_or_else(|_| id.get().to_owned(), |text| format!("\"{text}"))
+}
+
+/// Takes from a result what any of the rules would take from the answer it may be, or hold: a finished task has the result
+/// of its call within.
+fn clear(rules: &[Arc<Rule>], written: &str) -> Result<Option<String>, Unreadable> {
+    if rules.is_empty() {
+        return Ok(None);
+    }
+    let outer = reshape(rules, written, Answers::Unknown)?;
+    let mut part = Part::text(outer.as_deref().unwrap_or(written));
+    let inner = part.open().map_err(|_| Unreadable)?.member("result");
+    let Some(Part::Text(text)) = inner.filter(|inner| matches!(inner, Part::Text(text) if text.starts_with('{'))) else {
+        return Ok(outer);
+    };
+    let Some(cleared) = reshape(rules, text, Answers::Unknown)? else { return Ok(outer) };
+    *text = Cow::Owned(cleared);
+    Ok(Some(part.written()))
 }
 
 fn reshape(rules: &[Arc<Rule>], written: &str, answers: Answers) -> Result<Option<String>, Unreadable> {
@@ -168,13 +192,26 @@ mod tests {
         assert_eq!(result, Ok(Some(expected.to_owned())));
         let list = Shape::of(&rules[..1], &Asked { route: None, version: None, call: None });
         assert_eq!(list.result(r#"{"tools":[{"name":"a-long-one"}]}"#), Ok(Some(r#"{"tools":[{"name":"a-long-one"}]}"#.to_owned())));
-        let replay = Shapes::Replay(Arc::clone(&rules));
+        let replay = Shapes::replay(&rules);
         let replayed = replay.result(None, r#"{"content":[{"type":"text","text":"abcdef","annotations":{}}],"structuredContent":1}"#);
         assert!(
             replayed
                 .as_ref()
                 .is_ok_and(|text| text.as_ref().is_some_and(|text| text.starts_with(r#"{"content":[{"type":"text","text":"abcd… ["#)))
         );
+    }
+
+    #[test]
+    fn a_task_shows_nothing_that_its_call_would_not() {
+        let transforms =
+            rules("- { match: { tool: a }, response: { fields: { remove: [structuredContent.secret], rename: { x: y } } } }\n");
+        let rules = transforms.of("files", None).unwrap();
+        let call =
+            Call { method: "tasks/get".into(), name: None, kind: call::Kind::Task, is_named: true, arguments: None, also: Vec::new() };
+        let shape = Shape::of(&rules, &Asked { route: None, version: None, call: Some(&call) });
+        let result = r#"{"structuredContent":{"secret":1},"result":{"structuredContent":{"secret":1.0,"kept":1.0},"x":1}}"#;
+        let cleared = r#"{"structuredContent":{},"result":{"structuredContent":{"kept":1.0},"x":1}}"#;
+        assert_eq!((shape.reshapes(), shape.result(result)), (true, Ok(Some(cleared.to_owned()))));
     }
 
     #[test]
