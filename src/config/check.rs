@@ -71,9 +71,11 @@ fn config(root: &Section<'_>) -> Config {
     let load_balancer = root.section("load_balancer");
     let interval = positive(&load_balancer, "health_check_interval", 30).max(SOONEST);
     let server = server(root.section("server"));
+    let discovery = discovery::discovery(&root.section("discovery"), interval);
+    let elsewhere = discovery.etcd.is_some() || !discovery.dns.is_empty() || registered(root, &server);
     let config = Config {
-        backends: backends::backends(root, interval, root.has("discovery") || registered(root, &server)),
-        discovery: discovery::discovery(&root.section("discovery"), interval),
+        backends: backends::backends(root, interval, elsewhere),
+        discovery,
         load_balancer: balancer(load_balancer),
         auth: auth::auth(root, &server.state_dir),
         roles: roles::roles(root),

@@ -50,7 +50,9 @@ impl Etcd {
             let member = |i| Member { name: format!("m{i}"), ports: [free(), free()], tls: None, cluster: String::new() };
             let mut members: Vec<Member> = (0..3).map(member).collect();
             let cluster = members.iter().map(Member::peer).collect::<Vec<_>>().join(",");
-            members.iter_mut().for_each(|member| member.cluster.clone_from(&cluster));
+            for member in &mut members {
+                member.cluster.clone_from(&cluster);
+            }
             let dirs: Vec<TempDir> = members.iter().map(|_| tempfile::tempdir().expect("a temporary folder")).collect();
             let processes = join_all(members.iter().zip(&dirs).map(async |(member, dir)| serve(member, dir).await)).await;
             if let Some(processes) = processes.into_iter().collect::<Option<Vec<_>>>() {
