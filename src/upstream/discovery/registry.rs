@@ -139,7 +139,7 @@ impl Registry {
         // The sender lives as long as self, so this cannot fail.
         let _ = version.wait_for(|version| *version > served).await;
         let until = Instant::now() + LONGEST;
-        while tokio::time::timeout_at(until.min(Instant::now() + SETTLE), version.changed()).await.is_ok() {}
+        while Instant::now() < until && tokio::time::timeout_at(until.min(Instant::now() + SETTLE), version.changed()).await.is_ok() {}
     }
 
     /// Notes that what was merged is served.
