@@ -16,7 +16,10 @@ pub(super) fn backends(root: &Section<'_>, interval: Duration, elsewhere: bool) 
     let mut names = HashSet::new();
     let sections = root.sections("backends");
     if sections.is_empty() && !elsewhere {
-        root.problem("backends", "list at least one backend, or set MCP_BACKENDS=name:url,…");
+        root.problem(
+            "backends",
+            "list at least one backend, set MCP_BACKENDS=name:url,…, give discovery, or write [] to register all by the admin listener",
+        );
     }
     let mut list = Vec::new();
     for section in sections {

@@ -72,14 +72,16 @@ fn config(root: &Section<'_>) -> Config {
     let load_balancer = root.section("load_balancer");
     let interval = positive(&load_balancer, "health_check_interval", 30).max(SOONEST);
     let server = server(root.section("server"));
-    let backends = backends::backends(root, interval, root.has("discovery") || registered(root, &server));
+    let discovery = discovery::discovery(&root.section("discovery"), interval);
+    let elsewhere = discovery.etcd.is_some() || !discovery.dns.is_empty() || registered(root, &server);
+    let backends = backends::backends(root, interval, elsewhere);
     // The rules of all first, then those of a version, then those of a route.
     let mut transforms = transform::transforms(root);
     let versions = routing::versions(root, &backends, &mut transforms);
     let routes = routing::routes(root, &backends, &mut transforms);
     let config = Config {
         backends,
-        discovery: discovery::discovery(&root.section("discovery"), interval),
+        discovery,
         routes,
         versions,
         transforms,

@@ -205,6 +205,15 @@ mod tests {
         assert!(read("").unwrap_err().contains("url: missing"));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_written_there_is_read_or_refused(text in "[\\[{}\\]:, \n\t\"'&*!|>%@a-z0-9-]{0,200}", bytes in ".{0,200}") {
+            for text in [&text, &bytes, &format!("url: http://x\n{text}"), &format!("{{ url: 'http://x', credential: {bytes} }}")] {
+                let _ = read(text);
+            }
+        }
+    }
+
     #[test]
     fn nobody_beside_the_configuration_has_our_files_or_variables_sent_to_him() {
         let told = read("{ url: 'http://x', credential: { bearer_file: /proc/self/environ } }").unwrap_err();

@@ -39,7 +39,7 @@ use self::backend::Backend;
 use self::discovery::Sources;
 use self::policy::Policy;
 use self::pool::{Directory, Pool};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::egress::Client;
 use crate::observe::metrics::Metrics;
 
@@ -71,17 +71,19 @@ impl Upstream {
         metrics: &Metrics,
         probes: &Arc<Client>,
     ) -> Result<Self, String> {
-        let usable = |conf: &&Arc<config::Backend>| {
-            let fault = discovered.get(&conf.name).and_then(|_| discovery::usable(conf).err());
-            fault.as_ref().inspect(|fault| log::error!("backend {} is left out: {fault}", conf.name)).is_none()
-        };
-        let backends = config.backends.iter().filter(usable).map(|conf| {
+        let backends = config.backends.iter().filter_map(|conf| {
             let thresholds = config.load_balancer.thresholds;
             let same = |backend: &&Arc<Backend>| backend.conf == *conf && backend.thresholds == thresholds;
-            let kept = old.and_then(|old| old.backends.iter().find(same));
-            match kept {
+            let built = match old.and_then(|old| old.backends.iter().find(same)) {
                 Some(backend) => Ok(Arc::clone(backend)),
                 None => Backend::new(conf, thresholds, metrics, probes).map_err(|e| format!("backend {}: {e}", conf.name)),
+            };
+            match built {
+                Err(fault) if discovered.contains_key(&conf.name) => {
+                    log::error!("{fault}; it is left out");
+                    None
+                }
+                built => Some(built),
             }
         });
         let backends = backends.collect::<Result<_, _>>()?;

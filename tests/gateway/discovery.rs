@@ -7,6 +7,9 @@ mod drain;
 mod etcd;
 mod outage;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::support::etcd::Etcd;
@@ -35,7 +38,13 @@ fn yaml(etcd: &Etcd, more: &str, rest: &str) -> String {
 async fn admin(gateway: &Gateway, method: &str, path: &str, body: Value) -> (u16, Value) {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
-    let answer = http().request(method, format!("{}/admin/{path}", gateway.admin)).body(body).send().await.expect("an answer");
+    let request = http().request(method, format!("{}/admin/{path}", gateway.admin)).body(body);
+    // Where it listens is told a moment before it does.
+    let answer = eventually("the admin listener is there", async || match request.try_clone().expect("a whole body").send().await {
+        Err(error) if error.is_connect() => None,
+        answer => Some(answer.expect("an answer")),
+    })
+    .await;
     (answer.status().as_u16(), answer.json().await.unwrap_or_default())
 }
 
@@ -75,4 +84,42 @@ async fn revision(gateway: &Gateway) -> u64 {
 async fn call(gateway: &Gateway) -> (u16, String) {
     let (status, answer) = gateway.rest("stub", json!({ "method": "call_tool", "params": { "tool_name": "echo", "arguments": {} } })).await;
     (status, answer["backend"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Clients that call until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    /// Calls answered with 200, and the others.
+    counts: Arc<[AtomicUsize; 2]>,
+    clients: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(gateway: &Arc<Gateway>) -> Self {
+        let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]));
+        let client = |_| {
+            let (gateway, stop, counts) = (Arc::clone(gateway), Arc::clone(&stop), Arc::clone(&counts));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    let failed = call(&gateway).await.0 != 200;
+                    counts[usize::from(failed)].fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        };
+        Self { clients: (0..4).map(client).collect(), stop, counts }
+    }
+
+    fn answered(&self) -> usize {
+        self.counts[0].load(Ordering::SeqCst)
+    }
+
+    /// Ends it; nothing may have failed.
+    async fn end(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for client in self.clients {
+            client.await.expect("no panic");
+        }
+        let [answered, failed] = [0, 1].map(|i| self.counts[i].load(Ordering::SeqCst));
+        assert!(failed == 0 && answered > 100, "{failed} failed, {answered} did not");
+    }
 }

@@ -134,8 +134,13 @@ impl Desk<'_> {
                 self.meter.up.set(1);
                 if let Some(Changed { version, records }) = changed {
                     self.seen = Some(version);
-                    let set = known::found(self.feed, written(&records));
+                    let mut set = known::found(self.feed, written(&records));
                     self.meter.rejected.inc_by((records.len() - set.len()) as u64);
+                    // What could be used when it was registered goes on, though a file it names is gone since.
+                    let known = self.registry.set(self.feed).into_iter();
+                    for (name, found) in known.filter(|(name, _)| records.contains_key(name)) {
+                        set.entry(name).or_insert(found);
+                    }
                     self.meter.found(set.len());
                     return self.registry.put(self.feed, set);
                 }

@@ -31,6 +31,9 @@ pub use self::tending::Tending;
 /// Causes told of one outage.
 const CAUSES: usize = 16;
 
+/// Characters told of one text that is no backend.
+const TOLD: usize = 1000;
+
 /// Where a backend comes from, the one that wins a name clash first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -145,7 +148,11 @@ pub type Set = BTreeMap<String, Found>;
 /// # Errors
 /// Every problem, without a secret.
 pub fn read(place: &str, text: &str, name: &str, interval: Duration) -> Result<Arc<Backend>, String> {
-    let told = |problems: Vec<config::Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let told = |problems: Vec<config::Problem>| {
+        let told = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        // It quotes what others wrote: neither lines of theirs nor a book of theirs belong into our log.
+        told.chars().take(TOLD).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>()
+    };
     let backend = config::discovery::backend(place, text, name, interval).map_err(told)?;
     usable(&backend).map_err(|message| format!("{place}: {message}"))?;
     Ok(Arc::new(backend))
@@ -182,5 +189,17 @@ impl<'f> Outage<'f> {
             log::info!("discovery, {}: can be asked again", self.label);
             self.told.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_text_is_one_short_line() {
+        let text = format!("{{ url: 'http://x', weight: \"1\\nERROR forged {}\" }}", "x".repeat(5000));
+        let told = read("etcd key a", &text, "a", Duration::from_secs(1)).unwrap_err();
+        assert!(told.starts_with("etcd key a:1: weight: `1 ERROR forged xxx") && told.chars().count() == TOLD, "{told}");
     }
 }

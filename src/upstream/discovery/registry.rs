@@ -18,6 +18,9 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// or when it has been waited so long for its end.
 const LONGEST: Duration = Duration::from_millis(500);
 
+/// Clashes remembered as told; more of them are told anew.
+const CLASHES: usize = 1000;
+
 /// Every set, by feed.
 pub struct Registry {
     state_dir: PathBuf,
@@ -65,14 +68,12 @@ impl Registry {
         }
     }
 
-    /// Takes the whole set of a feed; the version it becomes part of.
+    /// Takes the whole set of a feed; the version it is part of.
     pub fn put(&self, feed: &Feed, set: Set) -> u64 {
+        let (place, identity) = ((feed.source(), feed.label()), feed.identity());
         let mut known = lock(&self.known);
-        let old = known.insert((feed.source(), feed.label()), Known { set, identity: feed.identity(), kept: !feed.is_far() });
-        let place = known.get_mut(&(feed.source(), feed.label())).expect("inserted above");
-        if let Some(old) = old.filter(|old| old.set == place.set && old.identity == place.identity) {
-            place.kept = old.kept;
-        } else {
+        if known.get(&place).is_none_or(|old| old.set != set || old.identity != identity) {
+            known.insert(place, Known { set, identity, kept: !feed.is_far() });
             self.version.send_modify(|version| *version += 1);
         }
         *self.version.borrow()
@@ -122,6 +123,9 @@ impl Registry {
 
     fn clash(&self, told: String) {
         let mut clashes = lock(&self.clashes);
+        if clashes.len() >= CLASHES {
+            clashes.clear();
+        }
         if !clashes.contains(&told) {
             log::warn!("discovery, {told}");
             clashes.insert(told);
@@ -135,7 +139,7 @@ impl Registry {
         // The sender lives as long as self, so this cannot fail.
         let _ = version.wait_for(|version| *version > served).await;
         let until = Instant::now() + LONGEST;
-        while tokio::time::timeout_at(until.min(Instant::now() + SETTLE), version.changed()).await.is_ok() {}
+        while Instant::now() < until && tokio::time::timeout_at(until.min(Instant::now() + SETTLE), version.changed()).await.is_ok() {}
     }
 
     /// Notes that what was merged is served.
@@ -155,7 +159,7 @@ impl Registry {
         let _ = served.wait_for(|served| *served >= version).await;
     }
 
-    /// Writes what changed to disk; reads and forgets nothing, so that a disk that fails costs only the next start.
+    /// Writes what changed to disk. Of a disk that fails only the next start knows.
     pub fn keep(&self) {
         let mut known = lock(&self.known);
         let due: Vec<_> = known.iter_mut().filter(|(_, known)| !known.kept).collect();

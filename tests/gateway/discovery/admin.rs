@@ -148,6 +148,23 @@ async fn what_is_wrong_is_named_by_member() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_gone_takes_away_nothing_that_runs_and_no_reload_with_it() {
+    let (stub, dir) = (Stub::start().await, tempfile::tempdir().expect("a temporary folder"));
+    let pair = crate::listeners::certificate(dir.path(), "localhost");
+    let yaml = |more: &str| format!("{}{more}backends:\n{}", server(""), stub.backend("fixed", ""));
+    let gateway = Gateway::start(&yaml("")).await;
+    let secured = json!({ "url": "https://localhost:1", "tls": { "ca": pair.cert } });
+    assert_eq!(admin(&gateway, "PUT", "backends/secured", secured).await.0, 201);
+    std::fs::remove_file(&pair.cert).expect("there");
+    assert_eq!(admin(&gateway, "PUT", "backends/plain", wish(&stub, 1)).await.0, 201);
+    assert_eq!(names(&gateway).await, ["fixed", "plain", "secured"]);
+    // Everything is built anew, which that one cannot be.
+    gateway.load(&yaml("load_balancer: { healthy_threshold: 1 }\n")).await;
+    has(&gateway, &["fixed", "plain"]).await;
+    assert_eq!(call(&gateway).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_backends_is_a_fault_unless_it_is_said() {
     for (yaml, good) in [("{}", false), ("backends: []", true), ("backends:", false), ("backends: []\nserver: { admin: 'off' }", false)] {
         let parsed = mcp_gateway::config::parse("test", yaml, &|_| None);

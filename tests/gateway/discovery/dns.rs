@@ -99,4 +99,9 @@ async fn the_time_to_live_says_when_to_ask_again() {
     let (brief, long) = (dns.asked("brief.example"), dns.asked("long.example"));
     eventually("the brief one is asked again and again", async || (dns.asked("brief.example") >= brief + 6).then_some(())).await;
     assert_eq!(dns.asked("long.example"), long, "the long one is not");
+    let heavier = entry("brief").replace("protocol: mcp", "protocol: mcp, weight: 5");
+    gateway.load(&format!("{}discovery:\n  dns:\n{heavier}{}", server(""), entry("long"))).await;
+    let name = format!("brief-127-0-0-1-{}", port(&stub));
+    eventually("the new template counts", async || (shown(&gateway, &name).await["backend"]["weight"] == 5).then_some(())).await;
+    assert_eq!(dns.asked("long.example"), long, "what a reload did not change goes on as it was");
 }

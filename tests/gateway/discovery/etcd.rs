@@ -1,9 +1,11 @@
 //! What is in etcd is what is served: keys that come, change, go and expire.
 
+use std::sync::Arc;
+
 use futures::future::join_all;
 use serde_json::Value;
 
-use super::{admin, backends, by_etcd, call, has, names, revision, shown, value, yaml};
+use super::{Load, admin, backends, by_etcd, call, has, names, revision, shown, value, yaml};
 use crate::support::etcd::Etcd;
 use crate::support::gateway::{Gateway, server};
 use crate::support::stub::Stub;
@@ -101,6 +103,29 @@ async fn a_thousand_changes_in_a_burst_are_few_snapshots_and_the_last_wins() {
     let published = revision(&gateway).await - before;
     assert!(published <= 60, "1,001 changes were {published} snapshots");
     assert_eq!(call(&gateway).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backends_that_come_change_and_go_under_load_fail_nothing() {
+    let (etcd, stubs) = (Etcd::start().await, join_all((0..3).map(|_| Stub::start())).await);
+    let key = |i: usize| format!("/backends/b{i}");
+    etcd.put(&key(0), &value(&stubs[0], "")).await;
+    let gateway = Arc::new(by_etcd(&etcd, "", "").await);
+    has(&gateway, &["b0"]).await;
+    let load = Load::start(&gateway);
+    for round in 1..=10 {
+        let (comes, goes) = (round % 3, (round + 2) % 3);
+        etcd.put(&key(comes), &value(&stubs[comes], &format!(", weight: {round}"))).await;
+        let name = format!("b{comes}");
+        eventually("it is there", async || (shown(&gateway, &name).await["healthy"] == true).then_some(())).await;
+        // The only other one changes while it serves.
+        etcd.put(&key(goes), &value(&stubs[goes], ", weight: 99")).await;
+        etcd.delete(&key(goes)).await;
+        has(&gateway, &[&name]).await;
+        etcd.put(&key(comes), &value(&stubs[comes], &format!(", weight: {}", round + 1))).await;
+        eventually("it changed", async || (shown(&gateway, &name).await["backend"]["weight"] == round + 1).then_some(())).await;
+    }
+    load.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,9 +25,9 @@ use crate::observe::metrics::DiscoveryMeter;
 /// How often it is asked what is newest.
 const PULSE: Duration = Duration::from_secs(1);
 /// How long the watch may be behind what is newest.
-const GRACE: Duration = Duration::from_millis(300);
+const GRACE: Duration = Duration::from_millis(500);
 /// Between attempts when no endpoint answers: at first, and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 
 /// A backend as a key has it.
 ///
