@@ -22,7 +22,7 @@ pub fn command(binary: &Path, dir: &Path, listen: SocketAddr, origin: SocketAddr
         .into());
     }
     let path = dir.join("gateway.yaml");
-    fs::write(&path, configuration(dir, listen, origin) + guard)?;
+    fs::write(&path, configuration(dir, listen, origin, guard) + guard)?;
     let mut command = Command::new(binary);
     command.arg("run").arg("--config").arg(path);
     Ok(command)
@@ -48,6 +48,7 @@ pub const BARE: &str = "circuit_breaker: { enabled: false }\n";
 /// All that is decided in the process: limits that admit everything, and are counted all the same.
 pub const TRAFFIC: &str = "\
 circuit_breaker: { failure_threshold: 5 }
+routes: [ { when: 'request.method == \"POST\" && server == \"bench\"', backends: [origin] } ]
 rate_limits:
   rules: [ { name: calls, match: { server: bench, tool: \"ec*\" }, by: [ip], rate: 4000000/s } ]
 ";
@@ -65,8 +66,10 @@ rate_limits:
     )
 }
 
-fn configuration(dir: &Path, listen: SocketAddr, origin: SocketAddr) -> String {
+fn configuration(dir: &Path, listen: SocketAddr, origin: SocketAddr, guard: &str) -> String {
     let dir = dir.display();
+    // More than ever come at once, so that nobody waits and everybody is counted.
+    let in_flight = if guard == TRAFFIC { 1_000 } else { 0 };
     format!(
         "\
 server:
@@ -80,6 +83,7 @@ backends:
     protocol: mcp
     era: modern
     capabilities: [bench]
+    max_in_flight: {in_flight}
 observability:
   log: {{ level: warn }}
 "

@@ -263,7 +263,9 @@ async fn tokens_of_issuers_we_know_are_verified_and_not_introspected() {
     let gateway = guarded(&stub.backend("one", ""), auth).await;
     let known = login.token("mcp:read", &gateway.at("/mcp/stub")).await;
     assert_eq!(rest(&gateway, "stub", "echo", Some(&known)).await.status, 200);
-    let forged = format!("{}A", &known[..known.len() - 1].trim_end_matches('A'));
+    // The first character of the signature: the last ones may stand for no more than a bit or two.
+    let (signed, signature) = known.rsplit_once('.').expect("a token in three parts");
+    let forged = format!("{signed}.{}{}", if signature.starts_with('A') { 'B' } else { 'A' }, &signature[1..]);
     assert_eq!(rest(&gateway, "stub", "echo", Some(&forged)).await.status, 401);
     assert_eq!((endpoint.asked(&known), endpoint.asked(&forged)), (0, 0), "a token of ours is shown to nobody");
     // {"alg":"none"}.{"iss":"https://elsewhere.example"}: no business of ours, but the endpoint may know it.
