@@ -2,9 +2,11 @@
 //! what callers send.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+
+use foldhash::quality::RandomState;
 
 use super::meter::{Cell, Left, Meter, Now};
 
@@ -24,7 +26,7 @@ pub struct Local {
 
 #[derive(Default)]
 struct Shard {
-    counts: HashMap<Vec<u8>, (Meter, Cell)>,
+    counts: HashMap<Vec<u8>, (Meter, Cell), RandomState>,
     /// Counts after which stale ones are looked for.
     sweep_at: usize,
     /// When a full shard was last swept, on the steady clock.
@@ -34,7 +36,7 @@ struct Shard {
 impl Default for Local {
     fn default() -> Self {
         Self {
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             under_way: (0..SHARDS).map(|_| Mutex::default()).collect(),
             origin: Instant::now(),
@@ -48,13 +50,13 @@ impl Local {
     /// # Errors
     /// After how long they would be admitted.
     pub fn take(&self, key: &[u8], meter: &Meter, cost: u32) -> Result<Left, Duration> {
-        let now = self.now();
+        let now = self.now(meter);
         self.with(key, meter, now, |cell| meter.take(cell, now, cost))
     }
 
     /// Gives back what was taken.
     pub fn give_back(&self, key: &[u8], meter: &Meter, cost: u32) {
-        self.with(key, meter, self.now(), |cell| meter.give_back(cell, cost));
+        self.with(key, meter, self.now(meter), |cell| meter.give_back(cell, cost));
     }
 
     /// Takes one of `limit` places; `None` if all are taken.
@@ -71,10 +73,9 @@ impl Local {
         Some(Slot { local: Arc::clone(self), shard, key })
     }
 
-    pub fn now(&self) -> Now {
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now { steady: nanos(self.origin.elapsed()), wall: nanos(wall) }
+    /// The clocks, of which a rate looks at one only.
+    fn now(&self, meter: &Meter) -> Now {
+        Now { steady: nanos(self.origin.elapsed()), wall: if meter.is_rate() { 0 } else { wall() } }
     }
 
     fn shard(&self, key: &[u8]) -> usize {
@@ -90,7 +91,7 @@ impl Local {
             }
             return work(cell);
         }
-        shard.make_room(now);
+        shard.make_room(now.steady);
         let key = if shard.counts.len() < MOST { key } else { &key[..key.len().min(8)] };
         let (_, cell) = shard.counts.entry(key.to_vec()).or_insert((*meter, Cell::default()));
         work(cell)
@@ -99,17 +100,27 @@ impl Local {
 
 impl Shard {
     /// Drops what is stale, now and then, so that it costs little for each newcomer.
-    fn make_room(&mut self, now: Now) {
+    fn make_room(&mut self, steady: u64) {
         let is_full = self.counts.len() >= MOST;
         let not_yet = self.counts.len() < self.sweep_at.max(64) && !is_full;
         // Nothing may be stale in a full one, and newcomers keep coming.
-        if not_yet || (is_full && now.steady < self.swept + SWEEP_AGAIN) {
+        if not_yet || (is_full && steady < self.swept + SWEEP_AGAIN) {
             return;
         }
+        let now = Now { steady, wall: wall() };
         self.counts.retain(|_, (meter, cell)| !meter.is_stale(*cell, now));
         self.sweep_at = self.counts.len() * 2;
-        self.swept = now.steady;
+        self.swept = steady;
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Nanoseconds since 1970.
+fn wall() -> u64 {
+    nanos(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

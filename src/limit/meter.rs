@@ -50,6 +50,10 @@ impl Meter {
         Self::Quota { count: u64::from(quota.count), window: u64::try_from(quota.window.as_nanos()).unwrap_or(u64::MAX).max(1) }
     }
 
+    pub const fn is_rate(&self) -> bool {
+        matches!(self, Self::Rate(_))
+    }
+
     /// The most that is admitted at once.
     pub fn most(&self) -> u64 {
         match self {

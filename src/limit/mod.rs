@@ -11,15 +11,17 @@ pub mod meter;
 pub mod redis;
 pub mod rule;
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
 
 use self::local::{Local, Slot};
 use self::meter::{Left, Meter};
 use self::redis::Shared;
-use self::rule::{Asked, Rule, Shown};
+use self::rule::{Asked, Count, Rule};
 use crate::config::Config;
 use crate::config::quota::{Cost, OnStoreFailure, RateLimits, Store};
 use crate::observe::metrics::{Fallback, Metrics};
@@ -52,7 +54,7 @@ pub struct Granted {
 }
 
 struct Taken {
-    meter: Meter,
+    count: Arc<Count>,
     key: Vec<u8>,
     cost: u32,
     /// Whether it came out of the shared count.
@@ -63,8 +65,7 @@ struct Taken {
 /// (draft-ietf-httpapi-ratelimit-headers-10).
 #[derive(Debug, Clone)]
 pub struct Notice {
-    rule: String,
-    shown: Shown,
+    count: Arc<Count>,
     left: u64,
     seconds: u64,
 }
@@ -72,20 +73,17 @@ pub struct Notice {
 impl Notice {
     /// `RateLimit-Policy`.
     pub fn policy(&self) -> HeaderValue {
-        let Shown { count, seconds, burst } = self.shown;
-        let burst = burst.filter(|burst| *burst != count).map(|burst| format!(";burst={burst}")).unwrap_or_default();
-        text(&format!("\"{}\";q={count};w={seconds}{burst}", self.rule))
+        self.count.policy.clone()
     }
 
     /// `RateLimit`.
     pub fn state(&self) -> HeaderValue {
-        text(&format!("\"{}\";r={};t={}", self.rule, self.left, self.seconds))
+        let mut text = Vec::with_capacity(self.count.label.len() + 48);
+        text.extend_from_slice(self.count.label.as_bytes());
+        // Writing to a vector cannot fail.
+        let _ = write!(text, "{};t={}", self.left, self.seconds);
+        HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
-}
-
-/// Rule names are of an alphabet that headers can carry.
-fn text(value: &str) -> HeaderValue {
-    HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// Whole seconds, rounded up: a client that waits so long is admitted.
@@ -153,10 +151,10 @@ impl Limits {
 
     /// Takes back what a request took that was refused after all.
     pub fn take_back(&self, granted: &Granted) {
-        for Taken { meter, key, cost, shared } in &granted.taken {
+        for Taken { count, key, cost, shared } in &granted.taken {
             match &self.counts.shared {
                 Some(store) if *shared => store.give_back(key, *cost),
-                _ => self.counts.local.give_back(key, meter, *cost),
+                _ => self.counts.local.give_back(key, &count.meter, *cost),
             }
         }
     }
@@ -171,17 +169,17 @@ impl Limits {
             granted.slots.push(slot.ok_or_else(refused)?);
         }
         let cost = self.cost(asked);
-        for (meter, name, shown) in &rule.counts {
-            let key = rule.key(*name, asked);
-            let (taken, shared) = self.take(&key, meter, cost, metrics).await?;
-            let notice = |left, reset| Notice { rule: rule.name.clone(), shown: *shown, left, seconds: whole_seconds(reset) };
+        for count in &rule.counts {
+            let key = rule.key(count.name, asked);
+            let (taken, shared) = self.take(&key, &count.meter, cost, metrics).await?;
+            let notice = |left, reset| Notice { count: Arc::clone(count), left, seconds: whole_seconds(reset) };
             match taken {
                 Ok(left) => {
-                    granted.taken.push(Taken { meter: *meter, key, cost, shared });
+                    granted.taken.push(Taken { count: Arc::clone(count), key, cost, shared });
                     granted.come_near(left.requests, || notice(left.requests, left.reset));
                 }
                 Err(wait) => {
-                    let detail = format!("`{}` allows {} requests in {} s", rule.name, shown.count, shown.seconds);
+                    let detail = format!("`{}` allows {} requests in {} s", rule.name, count.requests, count.seconds);
                     let notice = notice(0, wait);
                     let reject = Reject::new(Code::RateLimited, detail).retry_after(Duration::from_secs(notice.seconds));
                     return Err(reject.limited(notice.policy(), notice.state()));

@@ -1,9 +1,11 @@
 //! One limit, compiled: which requests it is for, and under which key each is counted.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use globset::GlobMatcher;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use super::meter::Meter;
 use crate::call::Call;
@@ -42,14 +44,18 @@ impl Asked<'_> {
 enum Pattern {
     Any,
     Exactly(String),
+    /// What a glob with its only `*` at the end says, a good deal faster.
+    Begins(String),
     Glob(GlobMatcher),
 }
 
 impl Pattern {
     fn new(written: Option<&String>) -> Self {
+        let is_plain = |text: &str| !text.contains(['*', '?', '[', ']', '{', '}', '\\']);
         match written.map(String::as_str) {
             None | Some("*") => Self::Any,
-            Some(text) if !text.contains(['*', '?', '[', ']', '{', '}', '\\']) => Self::Exactly(text.to_owned()),
+            Some(text) if is_plain(text) => Self::Exactly(text.to_owned()),
+            Some(text) if text.strip_suffix('*').is_some_and(is_plain) => Self::Begins(text.trim_end_matches('*').to_owned()),
             // One that does not compile was refused with the configuration.
             Some(text) => globset::Glob::new(text).map_or(Self::Exactly(text.to_owned()), |glob| Self::Glob(glob.compile_matcher())),
         }
@@ -60,6 +66,7 @@ impl Pattern {
             (Self::Any, _) => true,
             (_, None) => false,
             (Self::Exactly(wanted), Some(text)) => wanted == text,
+            (Self::Begins(start), Some(text)) => text.starts_with(start.as_str()),
             (Self::Glob(glob), Some(text)) => glob.is_match(text),
         }
     }
@@ -102,27 +109,44 @@ pub struct Rule {
     pub name: String,
     scope: Scope,
     by: Vec<Key>,
-    /// What it counts; a rate and a quota may stand side by side, each with the name its key begins with.
-    pub counts: Vec<(Meter, [u8; 8], Shown)>,
+    /// What it counts; a rate and a quota may stand side by side.
+    pub counts: Vec<Arc<Count>>,
     pub concurrency: Option<u32>,
     pub meter: LimitMeter,
 }
 
-/// How a count is shown in `RateLimit-Policy`: so many in so many seconds.
-#[derive(Debug, Clone, Copy)]
-pub struct Shown {
-    pub count: u32,
+/// One count of a rule.
+#[derive(Debug)]
+pub struct Count {
+    pub meter: Meter,
+    /// What its keys begin with; another one when the rule says something else.
+    pub name: [u8; 8],
+    /// So many in so many seconds, for refusals.
+    pub requests: u32,
     pub seconds: u64,
-    pub burst: Option<u32>,
+    /// `RateLimit-Policy`, and what `RateLimit` begins with.
+    pub policy: HeaderValue,
+    pub label: String,
+}
+
+impl Count {
+    fn new(rule: &str, meter: Meter, requests: u32, per: Duration, burst: Option<u32>) -> Arc<Self> {
+        let digest = sha256(format!("{rule} {meter:?}").as_bytes());
+        let mut name = [0; 8];
+        name.copy_from_slice(&digest[..8]);
+        let seconds = per.as_secs().max(1);
+        let burst = burst.filter(|burst| *burst != requests).map(|burst| format!(";burst={burst}")).unwrap_or_default();
+        // Rule names are of an alphabet that headers can carry.
+        let policy = HeaderValue::from_str(&format!("\"{rule}\";q={requests};w={seconds}{burst}"));
+        let policy = policy.unwrap_or_else(|_| HeaderValue::from_static(""));
+        Arc::new(Self { meter, name, requests, seconds, policy, label: format!("\"{rule}\";r=") })
+    }
 }
 
 impl Rule {
     pub fn new(rule: &quota::Rule, metrics: &Metrics) -> Self {
-        let rate = rule.rate.map(|rate| count(&rule.name, Meter::rate(rate), shown(rate)));
-        let quota = rule.quota.map(|quota| {
-            let shown = Shown { count: quota.count, seconds: quota.window.as_secs(), burst: None };
-            count(&rule.name, Meter::quota(quota), shown)
-        });
+        let rate = rule.rate.map(|rate| Count::new(&rule.name, Meter::rate(rate), rate.count, rate.per, Some(rate.burst)));
+        let quota = rule.quota.map(|quota| Count::new(&rule.name, Meter::quota(quota), quota.count, quota.window, None));
         Self {
             name: rule.name.clone(),
             scope: Scope::new(&rule.matches),
@@ -159,18 +183,6 @@ impl Rule {
     }
 }
 
-fn shown(rate: Rate) -> Shown {
-    Shown { count: rate.count, seconds: rate.per.as_secs().max(1), burst: Some(rate.burst) }
-}
-
-/// A count is another one when the rule says something else.
-fn count(rule: &str, meter: Meter, shown: Shown) -> (Meter, [u8; 8], Shown) {
-    let digest = sha256(format!("{rule} {meter:?}").as_bytes());
-    let mut name = [0; 8];
-    name.copy_from_slice(&digest[..8]);
-    (meter, name, shown)
-}
-
 fn part(key: &mut Vec<u8>, by: &Key, asked: &Asked<'_>) {
     let identity = &asked.principal.identity;
     match by {
@@ -186,7 +198,7 @@ fn part(key: &mut Vec<u8>, by: &Key, asked: &Asked<'_>) {
         Key::Server => push(key, Some(asked.server.as_bytes())),
         Key::Method => push(key, Some(asked.call.method.as_bytes())),
         Key::Tool => push(key, asked.tool().map(str::as_bytes)),
-        Key::Header(name) => push(key, asked.headers.get(name).map(http::HeaderValue::as_bytes)),
+        Key::Header(name) => push(key, asked.headers.get(name).map(HeaderValue::as_bytes)),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The circuit breaker: a backend (or one of its tools) that fails is left alone for a while, then tried with a few
 //! requests. Pure state over a clock it is given; what counts as a failure is decided where the request is sent.
 
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,15 +73,29 @@ struct Inner {
 
 /// A breaker.
 #[derive(Debug, Default)]
-pub struct Breaker(Mutex<Inner>);
+pub struct Breaker {
+    inner: Mutex<Inner>,
+    /// Twice the period, and one more while there is anything to look at: a closed breaker without a failure is passed
+    /// without a lock, which is what nearly every request finds.
+    hint: AtomicU64,
+}
 
 impl Breaker {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> Held<'_> {
+        Held { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), hint: &self.hint }
+    }
+
+    /// The period of a closed breaker that has seen no failure since it last saw a success.
+    fn calm(&self) -> Option<u64> {
+        let hint = self.hint.load(Ordering::Acquire);
+        (hint & 1 == 0).then_some(hint / 2)
     }
 
     /// Where it stands. An open one whose time is up is half-open, though nobody tried yet.
     pub fn state(&self, now: Instant) -> State {
+        if self.calm().is_some() {
+            return State::Closed;
+        }
         let inner = self.inner();
         match inner.until {
             Some(until) if now < until => State::Open,
@@ -91,6 +107,9 @@ impl Breaker {
 
     /// How long until it lets something through; `None` if it does now.
     pub fn wait(&self, now: Instant, conf: &Conf) -> Option<Duration> {
+        if self.calm().is_some() {
+            return None;
+        }
         let inner = self.inner();
         match inner.until {
             Some(until) if now < until => Some(until - now),
@@ -101,6 +120,9 @@ impl Breaker {
 
     /// Asks for one request.
     pub fn enter(&self, now: Instant, conf: &Conf) -> Option<Ticket> {
+        if let Some(period) = self.calm() {
+            return Some(Ticket { period });
+        }
         let mut inner = self.inner();
         match inner.until {
             Some(until) if now < until => return None,
@@ -118,6 +140,10 @@ impl Breaker {
 
     /// Tells how a request ended; returns the state it brought about, if that is another.
     pub fn settle(&self, now: Instant, conf: &Conf, ticket: Ticket, verdict: Verdict) -> Option<State> {
+        // A share of failures needs the successes counted as well.
+        if verdict != Verdict::Failed && conf.failure_rate.is_none() && self.calm().is_some() {
+            return None;
+        }
         let mut inner = self.inner();
         if inner.period != ticket.period {
             return None;
@@ -130,6 +156,34 @@ impl Breaker {
             Verdict::Passed => inner.pass(now, conf),
             Verdict::Failed => inner.fail(now, conf),
         }
+    }
+}
+
+/// The state under its lock; the hint follows when it is let go.
+struct Held<'b> {
+    inner: MutexGuard<'b, Inner>,
+    hint: &'b AtomicU64,
+}
+
+impl Deref for Held<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let inner = &self.inner;
+        let stirred = inner.until.is_some() || inner.half_open || inner.failures > 0;
+        self.hint.store(inner.period * 2 + u64::from(stirred), Ordering::Release);
     }
 }
 
