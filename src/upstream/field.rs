@@ -65,6 +65,12 @@ impl<'f> Field<'f> {
         None
     }
 
+    /// All who could be asked, full or not.
+    pub fn eligible(&mut self) -> Vec<usize> {
+        self.reach = Reach::Any;
+        (0..self.count()).filter(|i| self.standing(*i) == Standing::Good).collect()
+    }
+
     /// Why nobody could be chosen.
     pub fn why_nobody(&self) -> NoChoice {
         let able = (0..self.count()).filter(|i| self.is_up(*i) && self.member(*i).can(self.ask));
