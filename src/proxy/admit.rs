@@ -218,6 +218,9 @@ async fn native<'b>(
     let often = Often { state, headers: &request.headers, principal: &caller.principal, server: &pool.server };
     let mut granted = often.admit_all(ctx, calls()).await?;
     ctx.notice = granted.notice.take();
+    if call.as_ref().is_some_and(Call::stays) {
+        ctx.place = None;
+    }
     // A stream may replay what was asked elsewhere.
     let may_list = request.method == Method::GET || calls().any(|call| !call.is_named);
     let token = who::token(&pool, &caller.principal, &request.headers);
