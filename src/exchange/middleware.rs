@@ -107,6 +107,8 @@ fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> 
         404 => Code::UnknownName,
         422 => Code::InputRequired,
         504 => Code::BackendTimeout,
+        // It works, and refuses in words of its own (409, 429, …).
+        402..=499 => Code::ServerError,
         _ => Code::BackendFailed,
     };
     let reject = Reject::new(code, format!("backend {name} answered {status}"));
