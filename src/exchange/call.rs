@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::middleware;
 use super::sight::Sight;
-use super::tries::{self, Attempt, Stop, Tries};
+use super::tries::{self, Attempt, Span, Stop, Tries};
 use crate::call::Era;
 use crate::egress::{Client, Target};
 use crate::mcp::members::Members;
@@ -21,6 +21,7 @@ use crate::observe::metrics::{Metrics, Outcome};
 use crate::reject::{Code, Reject, Verdict};
 use crate::snapshot::Snapshot;
 use crate::upstream::ask::{self, Question, Reply, Trace, Trouble};
+use crate::upstream::backend::Backend;
 use crate::upstream::breaker;
 use crate::upstream::catalog::{self, MAX_PAGES};
 use crate::upstream::exchange::OnBehalf;
@@ -78,14 +79,22 @@ impl Call<'_> {
                 affinity: self.affinity,
                 stays: false,
             },
-            // What was told of an answer under way cannot be taken back.
-            safe: self.notices.is_none() && tries::is_safe(self.pool, method, name),
-            until: Some(self.started + self.snapshot.config.server.limits.request_timeout),
+            safe: self.is_safe(),
+            span: Some(self.span()),
             metrics: self.metrics,
         };
         let (done, mut trial) = tries.run(self).await?;
         trial.judge(breaker::Verdict::Passed);
         Ok(done)
+    }
+
+    /// Whether it may be executed twice. What was told of an answer under way cannot be taken back.
+    fn is_safe(&self) -> bool {
+        self.notices.is_none() && tries::is_safe(self.pool, self.request.method.mcp, self.request.name())
+    }
+
+    fn span(&self) -> Span {
+        Span { began: self.started, most: self.snapshot.config.server.limits.request_timeout }
     }
 
     async fn at(&self, member: &Member, target: &Arc<Target>) -> Result<Done, Stop> {
@@ -195,7 +204,7 @@ impl Call<'_> {
             params,
             encode: &encode,
             trace: Some(self.trace),
-            deadline: self.deadline(member.backend.conf.timeout),
+            deadline: self.deadline(&member.backend),
             notices: self.notices.clone(),
         };
         let asked = ask::ask(self.client, &member.backend, target, &question).await;
@@ -206,9 +215,8 @@ impl Call<'_> {
     }
 
     /// The time for one attempt, within what the request as a whole may take.
-    pub fn deadline(&self, timeout: Duration) -> Instant {
-        let timeout = self.pool.policy.balancer.retries.per_try.map_or(timeout, |per_try| per_try.0.min(timeout));
-        (Instant::now() + timeout).min(self.started + self.snapshot.config.server.limits.request_timeout)
+    pub fn deadline(&self, backend: &Backend) -> Instant {
+        (Instant::now() + tries::patience(self.pool, backend, self.is_safe())).min(self.span().until())
     }
 
     fn meta(&self, era: Era, id: u64) -> Meta<'_> {

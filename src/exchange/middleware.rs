@@ -49,7 +49,7 @@ pub async fn forward(call: &Call<'_>, member: &Member, target: &Arc<Target>) -> 
     let credential = backend.credential(call.client, call.on_behalf).await?;
     let body = written(call);
     let started = Instant::now();
-    let deadline = call.deadline(backend.conf.timeout);
+    let deadline = call.deadline(backend);
     let sent = call.client.send(target, head(call, member, credential.as_ref()), body, left(deadline)).await;
     backend.meter.count(ending(&sent), started.elapsed());
     let incoming = sent.map_err(Trouble::from)?;

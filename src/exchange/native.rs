@@ -94,13 +94,17 @@ impl Native<'_> {
             among: None,
             tool: self.call.filter(|_| is_tool).and_then(|call| call.name.as_deref()),
             affinity: self.affinity,
-            stays: self.method == "GET" || self.call.is_some_and(|call| call.method == "subscriptions/listen"),
+            stays: self.method == "GET" || self.call.is_some_and(Call::stays),
         }
     }
 
+    /// Whether it may be executed twice, which nothing within a session is: nobody else could.
+    fn is_safe(&self) -> bool {
+        self.session.is_none() && self.call.is_some_and(|call| tries::is_safe(self.pool, &call.method, call.name.as_deref()))
+    }
+
     fn tries(&self) -> Tries<'_> {
-        let safe = self.call.is_some_and(|call| tries::is_safe(self.pool, &call.method, call.name.as_deref()));
-        Tries { pool: self.pool, ask: self.ask(), safe, until: None, metrics: self.metrics }
+        Tries { pool: self.pool, ask: self.ask(), safe: self.is_safe(), span: None, metrics: self.metrics }
     }
 
     async fn resume<'c>(&self, client: &'c Client, session: &Session) -> Verdict<(Incoming<'c>, Trial)> {
@@ -123,8 +127,7 @@ impl Native<'_> {
         let credential = backend.credential(client, self.on_behalf).await?;
         let head = self.head(member, credential.as_ref()).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
         let started = Instant::now();
-        let per_try = self.pool.policy.balancer.retries.per_try.filter(|_| self.session.is_none());
-        let wait = per_try.map_or(backend.conf.timeout, |per_try| per_try.0.min(backend.conf.timeout));
+        let wait = tries::patience(self.pool, backend, self.is_safe());
         let sent = client.send(target, head, self.body.clone(), wait).await;
         backend.meter.count(ending(&sent), started.elapsed());
         // The credential it refuses is ours, and where it points to is behind us: neither concerns the client.
