@@ -12,7 +12,7 @@ use super::refuse;
 use super::tries::{self, Attempt, Stop, Tries};
 use crate::call::Call;
 use crate::config::FORWARDED;
-use crate::egress::{Client, Incoming, Outgoing, Target};
+use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
 use crate::mcp::headers;
 use crate::mcp::session::Session;
 use crate::observe::metrics::Metrics;
@@ -47,6 +47,8 @@ pub struct Open<'c> {
     pub incoming: Incoming<'c>,
     /// In flight until the answer is through, and judged by how it ends.
     pub trial: Trial,
+    /// Whether it stays open for as long as the client likes.
+    pub stays: bool,
 }
 
 impl Open<'_> {
@@ -84,7 +86,7 @@ impl Native<'_> {
             Some(session) => self.resume(client, session).await?,
             None => self.tries().run(&Opening { native: self, client }).await?,
         };
-        Ok(Open { incoming, trial })
+        Ok(Open { incoming, trial, stays: self.ask().stays })
     }
 
     fn ask(&self) -> Ask<'_> {
@@ -114,8 +116,16 @@ impl Native<'_> {
         let begun = self.pool.resume(member, target, self.ask()).await;
         let mut trial = begun.map_err(|why| tries::nobody(why, &self.pool.server))?;
         match self.send(client, member, &trial.target).await {
-            Ok(incoming) => Ok((incoming, trial)),
+            Ok(incoming) => {
+                if let Some(trouble) = Opening::failure(&incoming) {
+                    trial.judge(tries::verdict(&trouble));
+                }
+                Ok((incoming, trial))
+            }
             Err(trouble) => {
+                if matches!(trouble, Trouble::Failure(Failure::NotSent(_))) {
+                    trial.miss();
+                }
                 trial.judge(tries::verdict(&trouble));
                 Err(refuse(&trouble, &member.backend))
             }

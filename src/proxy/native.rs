@@ -66,7 +66,7 @@ async fn answer(
     if !is_short {
         return relayed(state, client, ctx, opened, head).await;
     }
-    let Open { incoming, mut trial } = opened;
+    let Open { incoming, mut trial, .. } = opened;
     let timeout = trial.backend.conf.timeout;
     let collected = tokio::select! {
         biased;
@@ -150,17 +150,16 @@ async fn relayed(
     state: &State,
     client: &mut ServerSession,
     ctx: &mut Ctx,
-    opened: Open<'_>,
+    mut opened: Open<'_>,
     head: ResponseHeader,
 ) -> (Outcome, Result<Verdict<()>>) {
-    let Open { incoming, mut trial } = opened;
+    let is_stream = opened.incoming.is_event_stream();
+    if is_stream {
+        begun(&mut opened);
+    }
+    let Open { incoming, mut trial, .. } = opened;
     let status = head.status;
     let limits = &ctx.snapshot.config.server.limits;
-    let is_stream = incoming.is_event_stream();
-    if is_stream {
-        // It answered; how long it goes on talking is another matter.
-        trial.judge(breaker::Verdict::Passed);
-    }
     let patience = if is_stream { Patience::Idle(limits.stream_idle) } else { Patience::Whole(limits.request_timeout) };
     if client.write_response_header(Box::new(head)).await.is_err() {
         return (Outcome::Abandoned, Err(left()));
@@ -169,6 +168,12 @@ async fn relayed(
     let end = relay::body(client, incoming, patience, &state.shared.life, None).await;
     trial.judge(how(&end));
     settle(ctx, status, end)
+}
+
+/// Notes that an answer begins as a stream. One that stays for as long as its client likes answered with that; any other
+/// has not answered before its end.
+fn begun(opened: &mut Open<'_>) {
+    if opened.stays { opened.trial.judge(breaker::Verdict::Passed) } else { opened.trial.vouch() }
 }
 
 /// What the end of an answer says about its backend.
@@ -202,7 +207,7 @@ async fn filtered(
     state: &State,
     client: &mut ServerSession,
     ctx: &mut Ctx,
-    opened: Open<'_>,
+    mut opened: Open<'_>,
     mut head: ResponseHeader,
     sight: Sight,
 ) -> (Outcome, Result<Verdict<()>>) {
@@ -221,13 +226,14 @@ async fn filtered(
         let _counted = Streaming::begin(state);
         let patience = Patience::Idle(ctx.snapshot.config.server.limits.stream_idle);
         let mut stream = filter::Stream::new(&keeps);
-        let Open { incoming, mut trial } = opened;
-        trial.judge(breaker::Verdict::Passed);
+        begun(&mut opened);
+        let Open { incoming, mut trial, .. } = opened;
         let end = relay::body(client, incoming, patience, &state.shared.life, Some(&mut stream)).await;
+        trial.judge(how(&end));
         return settle(ctx, status, end);
     }
     let unreadable = unreadable();
-    let Open { incoming, mut trial } = opened;
+    let Open { incoming, mut trial, .. } = opened;
     let timeout = trial.backend.conf.timeout;
     let collected = tokio::select! {
         biased;
