@@ -14,6 +14,7 @@ mod clients;
 mod conformance;
 mod custom;
 mod external;
+mod faults;
 mod keys;
 mod lifecycle;
 mod limits;

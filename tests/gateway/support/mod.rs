@@ -3,6 +3,7 @@
 //! gave.
 
 pub mod alternator;
+pub mod faulty;
 pub mod gateway;
 pub mod part;
 pub mod process;
