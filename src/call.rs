@@ -50,3 +50,10 @@ pub struct Call<'b> {
     /// Resources a subscription asks about besides.
     pub also: Vec<Cow<'b, str>>,
 }
+
+impl Call<'_> {
+    /// Whether its answer is a stream for as long as the client likes.
+    pub fn stays(&self) -> bool {
+        self.method == "subscriptions/listen"
+    }
+}

@@ -47,13 +47,18 @@ impl Room {
         self.places.available_permits() == 0
     }
 
+    /// Takes a place if one is free.
+    pub fn enter_now(&self) -> Option<Place> {
+        Arc::clone(&self.places).try_acquire_owned().ok().map(|permit| Place { _permit: permit })
+    }
+
     /// Takes a place, waiting for one if need be.
     ///
     /// # Errors
     /// [`Full`].
     pub async fn enter(&self, queue: &Queue) -> Result<Place, Full> {
-        if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(Place { _permit: permit });
+        if let Some(place) = self.enter_now() {
+            return Ok(place);
         }
         let waiter = Waiter::join(self, queue).ok_or(Full::Queue)?;
         let wait = if self.is_standing(queue) { queue.wait / SHORT } else { queue.wait };

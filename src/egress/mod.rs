@@ -9,7 +9,7 @@ pub mod web;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -125,18 +125,23 @@ impl Client {
         Self { transport: Arc::new(TransportConnector::new(Some(ConnectorOptions::new(pool)))) }
     }
 
-    /// Sends a request whole and waits up to `wait` for the answer's header. 1xx answers are skipped.
+    /// Sends a request whole and waits for the answer's header, all within `wait`. 1xx answers are skipped.
     ///
     /// # Errors
     /// [`Failure::NotSent`] when connecting or writing failed, so that no backend can have seen the whole request;
     /// otherwise what broke.
     pub async fn send<'c>(&'c self, target: &Arc<Target>, head: Outgoing, body: Bytes, wait: Duration) -> Result<Incoming<'c>, Failure> {
+        let until = Instant::now() + wait;
+        let left = || until.saturating_duration_since(Instant::now());
         let mut stream = match self.transport.reused_stream(&target.peer).await {
             Some(stream) => stream,
             // Boxed: the future of a new connection is large, and most requests need none.
-            None => Box::pin(self.transport.new_stream(&target.peer)).await.map_err(|e| Failure::NotSent(e.to_string()))?,
+            None => match timeout(wait, Box::pin(self.transport.new_stream(&target.peer))).await {
+                Ok(connected) => connected.map_err(|e| Failure::NotSent(e.to_string()))?,
+                Err(_) => return Err(Failure::NotSent("no connection in time".to_owned())),
+            },
         };
-        match timeout(wait, write(&mut stream, head, body)).await {
+        match timeout(left(), write(&mut stream, head, body)).await {
             Ok(Ok(())) => {}
             // Not all of it left, and an incomplete request cannot be executed.
             Ok(Err(error)) => return Err(Failure::NotSent(error.to_string())),
@@ -144,9 +149,10 @@ impl Client {
         }
         let mut session = HttpSession::new_with_options(stream, &target.peer);
         session.read_timeout = Some(wait);
+        let left = left();
         let mut incoming = Incoming { client: self, target: Arc::clone(target), session: Some(session) };
         // Around the whole header: a read timeout starts anew with every byte that drips in.
-        timeout(wait, incoming.read_header()).await.unwrap_or(Err(Failure::TimedOut))?;
+        timeout(left, incoming.read_header()).await.unwrap_or(Err(Failure::TimedOut))?;
         Ok(incoming)
     }
 }

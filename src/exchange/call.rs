@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::middleware;
 use super::sight::Sight;
-use super::tries::{self, Attempt, Stop, Tries};
+use super::tries::{self, Attempt, Span, Stop, Tries};
 use crate::call::Era;
 use crate::egress::{Client, Target};
 use crate::mcp::members::Members;
@@ -24,6 +24,7 @@ use crate::route::rule::Choice;
 use crate::snapshot::Snapshot;
 use crate::transform::Shape;
 use crate::upstream::ask::{self, Question, Reply, Trace, Trouble};
+use crate::upstream::backend::Backend;
 use crate::upstream::breaker;
 use crate::upstream::catalog::{self, MAX_PAGES};
 use crate::upstream::exchange::OnBehalf;
@@ -87,14 +88,24 @@ impl Call<'_> {
                 affinity: self.affinity,
                 stays: false,
             },
-            // What was told of an answer under way cannot be taken back.
-            safe: self.notices.is_none() && tries::is_safe(self.pool, method, name),
-            until: Some(self.ends()),
+            safe: self.is_safe(),
+            span: Some(self.span()),
             metrics: self.metrics,
         };
         let (done, mut trial) = tries.run(self).await?;
         trial.judge(breaker::Verdict::Passed);
         Ok(done)
+    }
+
+    /// Whether it may be executed twice. What was told of an answer under way cannot be taken back.
+    fn is_safe(&self) -> bool {
+        self.notices.is_none() && tries::is_safe(self.pool, self.request.method.mcp, self.request.name())
+    }
+
+    /// The time it has as a whole: by the rule that chose where it goes, or as every request.
+    fn span(&self) -> Span {
+        let most = self.choice.and_then(|choice| choice.timeout).unwrap_or(self.snapshot.config.server.limits.request_timeout);
+        Span { began: self.started, most }
     }
 
     async fn at(&self, member: &Member, target: &Arc<Target>) -> Result<Done, Stop> {
@@ -233,7 +244,7 @@ impl Call<'_> {
             params: &lines,
             encode: &encode,
             trace: Some(self.trace),
-            deadline: self.deadline(member.backend.conf.timeout),
+            deadline: self.deadline(&member.backend),
             notices: self.notices.clone(),
         };
         let asked = ask::ask(self.client, &member.backend, target, &question).await;
@@ -243,17 +254,10 @@ impl Call<'_> {
         Ok(asked?)
     }
 
-    /// When nobody waits any more: by what the rule that chose gives to the request, or the gateway to all.
-    fn ends(&self) -> Instant {
-        let timeout = self.choice.and_then(|choice| choice.timeout);
-        self.started + timeout.unwrap_or(self.snapshot.config.server.limits.request_timeout)
-    }
-
     /// The time for one attempt, within what the request as a whole may take.
-    pub fn deadline(&self, timeout: Duration) -> Instant {
-        let whole = self.choice.and_then(|choice| choice.timeout).unwrap_or(timeout);
-        let timeout = self.pool.policy.balancer.retries.per_try.map_or(whole, |per_try| per_try.0.min(whole));
-        (Instant::now() + timeout).min(self.ends())
+    pub fn deadline(&self, backend: &Backend) -> Instant {
+        let whole = self.choice.and_then(|choice| choice.timeout).unwrap_or(backend.conf.timeout);
+        (Instant::now() + tries::patience(self.pool, whole, self.is_safe())).min(self.span().until())
     }
 
     fn meta(&self, era: Era, id: u64) -> Meta<'_> {

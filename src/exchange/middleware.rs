@@ -50,7 +50,7 @@ pub async fn forward(call: &Call<'_>, member: &Member, target: &Arc<Target>) -> 
     let credential = backend.credential(call.client, call.on_behalf).await?;
     let body = written(call);
     let started = Instant::now();
-    let deadline = call.deadline(backend.conf.timeout);
+    let deadline = call.deadline(backend);
     let sent = call.client.send(target, head(call, member, credential.as_ref()), body, left(deadline)).await;
     backend.meter.count(ending(&sent), started.elapsed());
     let incoming = sent.map_err(Trouble::from)?;
@@ -124,6 +124,8 @@ fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> 
         404 => Code::UnknownName,
         422 => Code::InputRequired,
         504 => Code::BackendTimeout,
+        // It works, and refuses in words of its own (409, 429, …).
+        402..=499 => Code::ServerError,
         _ => Code::BackendFailed,
     };
     let reject = Reject::new(code, format!("backend {name} answered {status}"));

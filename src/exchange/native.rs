@@ -12,7 +12,7 @@ use super::refuse;
 use super::tries::{self, Attempt, Stop, Tries};
 use crate::call::Call;
 use crate::config::FORWARDED;
-use crate::egress::{Client, Incoming, Outgoing, Target};
+use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
 use crate::mcp::headers;
 use crate::mcp::session::Session;
 use crate::observe::metrics::Metrics;
@@ -51,6 +51,8 @@ pub struct Open<'c> {
     pub incoming: Incoming<'c>,
     /// In flight until the answer is through, and judged by how it ends.
     pub trial: Trial,
+    /// Whether it stays open for as long as the client likes.
+    pub stays: bool,
 }
 
 impl Open<'_> {
@@ -88,7 +90,7 @@ impl Native<'_> {
             Some(session) => self.resume(client, session).await?,
             None => self.tries().run(&Opening { native: self, client }).await?,
         };
-        Ok(Open { incoming, trial })
+        Ok(Open { incoming, trial, stays: self.ask().stays })
     }
 
     fn ask(&self) -> Ask<'_> {
@@ -98,7 +100,7 @@ impl Native<'_> {
             among: self.choice.and_then(|choice| choice.among.as_ref()),
             tool: self.call.filter(|_| is_tool).and_then(|call| call.name.as_deref()),
             affinity: self.affinity,
-            stays: self.method == "GET" || self.call.is_some_and(|call| call.method == "subscriptions/listen"),
+            stays: self.method == "GET" || self.call.is_some_and(Call::stays),
         }
     }
 
@@ -107,9 +109,13 @@ impl Native<'_> {
         self.choice.and_then(|choice| choice.timeout).unwrap_or(backend.conf.timeout)
     }
 
+    /// Whether it may be executed twice, which nothing within a session is: nobody else could.
+    fn is_safe(&self) -> bool {
+        self.session.is_none() && self.call.is_some_and(|call| tries::is_safe(self.pool, &call.method, call.name.as_deref()))
+    }
+
     fn tries(&self) -> Tries<'_> {
-        let safe = self.call.is_some_and(|call| tries::is_safe(self.pool, &call.method, call.name.as_deref()));
-        Tries { pool: self.pool, ask: self.ask(), safe, until: None, metrics: self.metrics }
+        Tries { pool: self.pool, ask: self.ask(), safe: self.is_safe(), span: None, metrics: self.metrics }
     }
 
     async fn resume<'c>(&self, client: &'c Client, session: &Session) -> Verdict<(Incoming<'c>, Trial)> {
@@ -119,8 +125,16 @@ impl Native<'_> {
         let begun = self.pool.resume(member, target, self.ask()).await;
         let mut trial = begun.map_err(|why| tries::nobody(why, &self.pool.server))?;
         match self.send(client, member, &trial.target).await {
-            Ok(incoming) => Ok((incoming, trial)),
+            Ok(incoming) => {
+                if let Some(trouble) = Opening::failure(&incoming) {
+                    trial.judge(tries::verdict(&trouble));
+                }
+                Ok((incoming, trial))
+            }
             Err(trouble) => {
+                if matches!(trouble, Trouble::Failure(Failure::NotSent(_))) {
+                    trial.miss();
+                }
                 trial.judge(tries::verdict(&trouble));
                 Err(refuse(&trouble, &member.backend))
             }
@@ -132,9 +146,7 @@ impl Native<'_> {
         let credential = backend.credential(client, self.on_behalf).await?;
         let head = self.head(member, credential.as_ref()).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
         let started = Instant::now();
-        let whole = self.timeout(backend);
-        let per_try = self.pool.policy.balancer.retries.per_try.filter(|_| self.session.is_none());
-        let wait = per_try.map_or(whole, |per_try| per_try.0.min(whole));
+        let wait = tries::patience(self.pool, self.timeout(backend), self.is_safe());
         let sent = client.send(target, head, self.body.clone(), wait).await;
         backend.meter.count(ending(&sent), started.elapsed());
         // The credential it refuses is ours, and where it points to is behind us: neither concerns the client.

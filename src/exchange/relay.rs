@@ -17,7 +17,7 @@ pub enum End {
     Whole { bytes: usize },
     /// We are closing: the stream was ended cleanly before its time.
     Closed { bytes: usize },
-    /// The client went away.
+    /// The client went away, or took so long to read that the time was up.
     ClientGone { bytes: usize },
     /// The backend broke off within the answer; the client's connection must be cut, so that it does not take the part
     /// for the whole.
@@ -61,16 +61,18 @@ pub async fn body(
     let (Patience::Idle(wait) | Patience::Whole(wait)) = patience;
     let is_stream = matches!(patience, Patience::Idle(_));
     let until = Instant::now() + wait;
-    let mut bytes = 0;
+    let (mut bytes, mut waited) = (0, Duration::ZERO);
     let mut closing = std::pin::pin!(async { if is_stream { life.closing().await } else { std::future::pending().await } });
     loop {
         incoming.set_wait(if is_stream { wait } else { until.saturating_duration_since(Instant::now()) });
+        let asked = Instant::now();
         let next = tokio::select! {
             biased;
             () = &mut closing => Next::Closing,
             chunk = incoming.chunk() => Next::Chunk(chunk),
             () = departure(client) => Next::Gone,
         };
+        waited += asked.elapsed();
         match next {
             Next::Chunk(Ok(Some(chunk))) => {
                 let chunk = match stream.as_deref_mut().map(|stream| stream.pass(&chunk)) {
@@ -88,6 +90,8 @@ pub async fn body(
                 incoming.finish().await;
                 return finish(client, bytes, |bytes| End::Whole { bytes }).await;
             }
+            // Most of the time went by while the client was taking what it had.
+            Next::Chunk(Err(Failure::TimedOut)) if waited * 2 < wait => return End::ClientGone { bytes },
             Next::Chunk(Err(failure)) => return End::Cut { bytes, cause: failure.to_string() },
             Next::Gone => return End::ClientGone { bytes },
             Next::Closing => return finish(client, bytes, |bytes| End::Closed { bytes }).await,

@@ -56,9 +56,31 @@ pub struct Tries<'t> {
     pub ask: Ask<'t>,
     /// Whether it may be executed twice.
     pub safe: bool,
-    /// When nobody waits for it any more.
-    pub until: Option<Instant>,
+    /// The time it has, if that is bounded as a whole.
+    pub span: Option<Span>,
     pub metrics: &'t Metrics,
+}
+
+/// The time a request has as a whole.
+#[derive(Clone, Copy)]
+pub struct Span {
+    pub began: Instant,
+    pub most: Duration,
+}
+
+impl Span {
+    pub fn until(self) -> Instant {
+        self.began + self.most
+    }
+
+    fn left(self) -> Duration {
+        self.until().saturating_duration_since(Instant::now())
+    }
+}
+
+/// How long one attempt may take: cut short only where another may follow.
+pub fn patience(pool: &Pool, timeout: Duration, safe: bool) -> Duration {
+    pool.policy.balancer.retries.per_try.filter(|_| safe).map_or(timeout, |per_try| per_try.0.min(timeout))
 }
 
 /// Whether a request may be executed twice: by its method, or by what the server declares of the tool.
@@ -78,7 +100,16 @@ pub fn is_safe(pool: &Pool, mcp_method: &str, name: Option<&str>) -> bool {
 struct Running<A> {
     index: usize,
     trial: Trial,
+    /// It began so late that running out of time says nothing about the backend.
+    hurried: bool,
     result: Result<A, Stop>,
+}
+
+impl<A> Running<A> {
+    /// Whether it said something, and not only nothing of use.
+    fn is_answered(&self) -> bool {
+        matches!(self.result, Ok(_) | Err(Stop::Refused(_)))
+    }
 }
 
 impl Tries<'_> {
@@ -87,6 +118,10 @@ impl Tries<'_> {
     /// # Errors
     /// The refusal for the client.
     pub async fn run<A: Attempt>(&self, attempt: &A) -> Verdict<(A::Answer, Trial)> {
+        if self.is_late() {
+            let detail = "its time was up before it could be sent (server.limits.request_timeout); nothing was sent";
+            return Err(Reject::new(Code::BackendTimeout, detail));
+        }
         self.pool.budget.deposit(self.pool.policy.balancer.retries.budget);
         match self.pool.policy.balancer.hedge {
             Some(after) if self.safe => Box::pin(self.hedged(attempt, after.0)).await,
@@ -105,13 +140,16 @@ impl Tries<'_> {
                 return Self::conclude(running);
             }
             tried.note(running.index);
-            let Some((index, trial)) = self.next(&tried, kind).await else { return Self::conclude(running) };
+            running.trial.leave();
+            let chosen = self.pool.choose(self.ask, &tried).await.ok();
+            let Some((index, trial)) = self.afford(chosen, kind) else { return Self::conclude(running) };
             running = Box::pin(self.at(attempt, index, trial)).await;
             count += 1;
         }
     }
 
-    /// Asks a second backend when the first takes too long; the first answer counts, and whoever is slower is let go.
+    /// Asks a second backend when the first takes too long; the first answer counts, and whoever is slower is let go. A
+    /// failure is no answer as long as somebody else may give one.
     async fn hedged<A: Attempt>(&self, attempt: &A, after: Duration) -> Verdict<(A::Answer, Trial)> {
         let mut tried = Tried::default();
         let (index, trial) = self.pool.choose(self.ask, &tried).await.map_err(|why| self.nobody(why))?;
@@ -124,22 +162,28 @@ impl Tries<'_> {
         while !running.is_empty() {
             let kind = tokio::select! {
                 biased;
-                Some(mut done) = running.next() => match self.judge::<A>(&mut done) {
-                    None => return Self::conclude(done),
-                    Some(kind) => {
-                        last = Some(done);
-                        kind
+                Some(mut done) = running.next() => {
+                    let kind = self.judge::<A>(&mut done);
+                    if kind.is_none() && done.is_answered() {
+                        return Self::conclude(done);
                     }
-                },
+                    done.trial.leave();
+                    last = Some(done);
+                    kind
+                }
                 () = &mut patience, if !hedged => {
                     hedged = true;
-                    Retry::Hedge
+                    Some(Retry::Hedge)
                 }
             };
-            if count <= self.pool.policy.balancer.retries.max
-                && !self.is_late()
-                && let Some((index, trial)) = self.next(&tried, kind).await
-            {
+            let Some(kind) = kind else { continue };
+            if count > self.pool.policy.balancer.retries.max || self.is_late() {
+                continue;
+            }
+            // Waiting for a place must not keep us from an answer that is on its way.
+            let chosen =
+                if running.is_empty() { self.pool.choose(self.ask, &tried).await.ok() } else { self.pool.choose_free(self.ask, &tried) };
+            if let Some((index, trial)) = self.afford(chosen, kind) {
                 tried.note(index);
                 count += 1;
                 running.push(self.at(attempt, index, trial));
@@ -152,8 +196,11 @@ impl Tries<'_> {
     }
 
     async fn at<A: Attempt>(&self, attempt: &A, index: usize, trial: Trial) -> Running<A::Answer> {
+        let (whole, left) = self.span.map_or((Duration::MAX, Duration::MAX), |span| (span.most, span.left()));
+        let patience = patience(self.pool, trial.backend.conf.timeout, self.safe);
+        let hurried = left.min(patience) < whole.min(patience) / 2;
         let result = attempt.send(&self.pool.members[index], &trial).await;
-        Running { index, trial, result }
+        Running { index, trial, hurried, result }
     }
 
     /// Tells the backend's breakers of a failure; returns whether another backend may be asked, and as what.
@@ -161,10 +208,14 @@ impl Tries<'_> {
         let (verdict, retry) = match &running.result {
             Ok(answer) => self.weigh(&A::failure(answer)?),
             Err(Stop::Trouble(trouble)) => self.weigh(trouble),
-            Err(Stop::Refused(reject)) if is_backends_fault(reject) => (breaker::Verdict::Failed, None),
+            Err(Stop::Refused(reject)) if is_backends_fault(reject) => (breaker::Verdict::Failed, self.safe.then_some(Retry::Repeat)),
             Err(Stop::Refused(_)) => (breaker::Verdict::Passed, None),
         };
-        running.trial.judge(verdict);
+        if retry == Some(Retry::Unsent) {
+            running.trial.miss();
+        }
+        let is_ours = running.hurried && matches!(running.result, Err(Stop::Trouble(Trouble::Failure(Failure::TimedOut))));
+        running.trial.judge(if is_ours { breaker::Verdict::Void } else { verdict });
         if let (Some(_), Err(Stop::Trouble(trouble))) = (retry, &running.result) {
             log::warn!("backend {}: {trouble}", running.trial.backend.name());
         }
@@ -173,19 +224,19 @@ impl Tries<'_> {
 
     /// What a trouble says about the backend, and whether the request may go elsewhere after it.
     fn weigh(&self, trouble: &Trouble) -> (breaker::Verdict, Option<Retry>) {
+        let verdict = verdict(trouble);
         let retry = match trouble {
             Trouble::NotReady | Trouble::Failure(Failure::NotSent(_)) => Some(Retry::Unsent),
-            Trouble::Failure(Failure::Broken(_) | Failure::TimedOut) => self.safe.then_some(Retry::Repeat),
-            Trouble::Status(status) if status.is_server_error() => self.safe.then_some(Retry::Repeat),
-            _ => None,
+            _ => (self.safe && verdict == breaker::Verdict::Failed).then_some(Retry::Repeat),
         };
-        (verdict(trouble), retry)
+        (verdict, retry)
     }
 
-    /// The next backend, if there is one and the budget has a retry left.
-    async fn next(&self, tried: &Tried, kind: Retry) -> Option<(usize, Trial)> {
-        let chosen = self.pool.choose(self.ask, tried).await.ok()?;
-        if !self.pool.budget.withdraw(Instant::now()) {
+    /// The next backend, if there is one and the budget has a retry left. What nobody was given adds to nobody's load and
+    /// costs nothing of it.
+    fn afford(&self, chosen: Option<(usize, Trial)>, kind: Retry) -> Option<(usize, Trial)> {
+        let chosen = chosen?;
+        if kind != Retry::Unsent && !self.pool.budget.withdraw(Instant::now()) {
             self.metrics.retry(Retry::OverBudget);
             return None;
         }
@@ -202,7 +253,7 @@ impl Tries<'_> {
     }
 
     fn is_late(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
+        self.span.is_some_and(|span| span.left().is_zero())
     }
 
     fn nobody(&self, why: NoChoice) -> Reject {

@@ -257,6 +257,9 @@ async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, bod
     // How often: of a batch all or nothing, as with permission.
     let mut granted = known.often().admit_all(ctx, calls()).await?;
     ctx.notice = granted.notice.take();
+    if call.as_ref().is_some_and(Call::stays) {
+        ctx.place = None;
+    }
     // A stream may replay what was asked elsewhere.
     let may_list = request.method == Method::GET || calls().any(|call| !call.is_named);
     let token = who::token(&pool, &known.caller.principal, &request.headers);

@@ -71,7 +71,7 @@ async fn answer(
         return relayed(state, client, ctx, opened, head).await;
     }
     let timeout = timeout(plan, &opened);
-    let Open { incoming, mut trial } = opened;
+    let Open { incoming, mut trial, .. } = opened;
     let collected = tokio::select! {
         biased;
         collected = tokio::time::timeout(timeout, incoming.collect(JUDGED)) => collected.unwrap_or(Err(Failure::TimedOut)),
@@ -155,17 +155,16 @@ async fn relayed(
     state: &State,
     client: &mut ServerSession,
     ctx: &mut Ctx,
-    opened: Open<'_>,
+    mut opened: Open<'_>,
     head: ResponseHeader,
 ) -> (Outcome, Result<Verdict<()>>) {
-    let Open { incoming, mut trial } = opened;
+    let is_stream = opened.incoming.is_event_stream();
+    if is_stream {
+        begun(&mut opened);
+    }
+    let Open { incoming, mut trial, .. } = opened;
     let status = head.status;
     let limits = &ctx.snapshot.config.server.limits;
-    let is_stream = incoming.is_event_stream();
-    if is_stream {
-        // It answered; how long it goes on talking is another matter.
-        trial.judge(breaker::Verdict::Passed);
-    }
     let patience = if is_stream { Patience::Idle(limits.stream_idle) } else { Patience::Whole(limits.request_timeout) };
     if client.write_response_header(Box::new(head)).await.is_err() {
         return (Outcome::Abandoned, Err(left()));
@@ -174,6 +173,12 @@ async fn relayed(
     let end = relay::body(client, incoming, patience, &state.shared.life, None).await;
     trial.judge(how(&end));
     settle(ctx, status, end)
+}
+
+/// Notes that an answer begins as a stream. One that stays for as long as its client likes answered with that; any other
+/// has not answered before its end.
+fn begun(opened: &mut Open<'_>) {
+    if opened.stays { opened.trial.judge(breaker::Verdict::Passed) } else { opened.trial.vouch() }
 }
 
 /// What the end of an answer says about its backend.
@@ -213,7 +218,7 @@ async fn rewritten(
     client: &mut ServerSession,
     ctx: &mut Ctx,
     plan: &Native<'_>,
-    opened: Open<'_>,
+    mut opened: Open<'_>,
     mut head: ResponseHeader,
     sight: Option<Sight>,
 ) -> (Outcome, Result<Verdict<()>>) {
@@ -236,14 +241,15 @@ async fn rewritten(
         let _counted = Streaming::begin(state);
         let patience = Patience::Idle(ctx.snapshot.config.server.limits.stream_idle);
         let mut stream = rewrite::Stream::new(&rewrite);
-        let Open { incoming, mut trial } = opened;
-        trial.judge(breaker::Verdict::Passed);
+        begun(&mut opened);
+        let Open { incoming, mut trial, .. } = opened;
         let end = relay::body(client, incoming, patience, &state.shared.life, Some(&mut stream)).await;
+        trial.judge(how(&end));
         return settle(ctx, status, end);
     }
     let unreadable = unreadable();
     let timeout = timeout(plan, &opened);
-    let Open { incoming, mut trial } = opened;
+    let Open { incoming, mut trial, .. } = opened;
     let collected = tokio::select! {
         biased;
         collected = tokio::time::timeout(timeout, incoming.collect(MAX_LIST)) => collected.unwrap_or(Err(Failure::TimedOut)),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::page::Page;
 use crate::snapshot::{Snapshot, State};
 use crate::upstream::backend::Backend;
+use crate::upstream::breaker::State as Standing;
 
 /// One backend's breakers as administrators see them.
 #[derive(Serialize)]
@@ -31,21 +32,26 @@ struct OfTool {
 /// State by backend.
 pub fn by_backend(snapshot: &Snapshot) -> BTreeMap<String, &'static str> {
     let now = Instant::now();
-    snapshot.upstream.backends.iter().map(|backend| (backend.name().to_owned(), backend.breaker.state(now).name())).collect()
+    snapshot.upstream.backends.iter().map(|backend| (backend.name().to_owned(), state_of(snapshot, backend, now).name())).collect()
+}
+
+/// One that is switched off leaves nobody alone, however it stood before.
+fn state_of(snapshot: &Snapshot, backend: &Backend, now: Instant) -> Standing {
+    if snapshot.config.circuit_breaker.backend.is_none() { Standing::Closed } else { backend.breaker.state(now) }
 }
 
 /// `GET /admin/breakers`.
 pub fn page(snapshot: &Snapshot) -> Page {
     let now = Instant::now();
-    let rows: Vec<Row> = snapshot.upstream.backends.iter().map(|backend| row(backend, now)).collect();
+    let rows: Vec<Row> = snapshot.upstream.backends.iter().map(|backend| row(snapshot, backend, now)).collect();
     super::admin::json_page(&serde_json::json!({ "breakers": rows }))
 }
 
-fn row(backend: &Backend, now: Instant) -> Row {
+fn row(snapshot: &Snapshot, backend: &Backend, now: Instant) -> Row {
     let tools = backend.tool_states(now).into_iter().map(|(server, tool, state)| OfTool { server, tool, state: state.name() });
     Row {
         backend: backend.name().to_owned(),
-        state: backend.breaker.state(now).name(),
+        state: state_of(snapshot, backend, now).name(),
         tools: tools.collect(),
         ejected_for: backend.outlier.until(now).map(|until| until.saturating_duration_since(now).as_secs_f64()),
         in_flight: backend.meter.in_flight.get(),
@@ -56,7 +62,7 @@ fn row(backend: &Backend, now: Instant) -> Row {
 pub fn note(state: &State) {
     let (snapshot, now) = (state.snapshot(), Instant::now());
     let backends = &snapshot.upstream.backends;
-    let states = backends.iter().map(|backend| (backend.name(), backend.breaker.state(now).level()));
+    let states = backends.iter().map(|backend| (backend.name(), state_of(&snapshot, backend, now).level()));
     let tools = backends.iter().flat_map(|backend| {
         let states = backend.tool_states(now).into_iter();
         states.map(|(server, tool, state)| ([backend.name().to_owned(), server, tool], state.level()))

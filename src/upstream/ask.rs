@@ -190,7 +190,7 @@ impl Exchange<'_, '_> {
         let slot = self.slot();
         let session = match slot.current() {
             Some(session) => session,
-            None => Box::pin(slot.obtain(self.open())).await?,
+            None => Box::pin(slot.obtain(self.open())).await.map_err(unsent)?,
         };
         match self.attempt(Manner::Legacy(&session)).await {
             Err(Trouble::SessionLost) => {
@@ -203,7 +203,7 @@ impl Exchange<'_, '_> {
 
     /// The one repetition: the server said that it did not execute the request for want of a session.
     async fn again(&self, slot: &Slot) -> Result<Reply, Trouble> {
-        let session = slot.obtain(self.open()).await?;
+        let session = slot.obtain(self.open()).await.map_err(unsent)?;
         self.attempt(Manner::Legacy(&session)).await
     }
 
@@ -286,6 +286,16 @@ impl Exchange<'_, '_> {
             head.text("mcp-name", &headers::encode(name))?;
         }
         self.question.params.iter().try_for_each(|(name, value)| head.text(name, value))
+    }
+}
+
+/// What the want of a session means for the request that needed one: nothing of it was sent.
+fn unsent(trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Failure(failure @ (Failure::Broken(_) | Failure::TimedOut)) => {
+            Failure::NotSent(format!("no session could be opened: {failure}")).into()
+        }
+        other => other,
     }
 }
 

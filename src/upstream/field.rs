@@ -65,6 +65,12 @@ impl<'f> Field<'f> {
         None
     }
 
+    /// All who could be asked, full or not.
+    pub fn eligible(&mut self) -> Vec<usize> {
+        self.reach = Reach::Any;
+        (0..self.count()).filter(|i| self.standing(*i) == Standing::Good).collect()
+    }
+
     /// Why nobody could be chosen.
     pub fn why_nobody(&self) -> NoChoice {
         let able = (0..self.count()).filter(|i| self.is_up(*i) && self.member(*i).can(self.ask));
@@ -73,7 +79,7 @@ impl<'f> Field<'f> {
         waits.min().map_or(NoChoice::Nobody, NoChoice::Open)
     }
 
-    fn members(&self) -> impl Iterator<Item = &'f Member> + use<'f> {
+    fn members(&self) -> impl Iterator<Item = &'f Member> + Clone + use<'f> {
         self.pool.members.iter()
     }
 
@@ -86,16 +92,18 @@ impl<'f> Field<'f> {
         !backend.is_draining() && (self.panics || (backend.is_healthy() && self.ejected & bit(index) == 0))
     }
 
-    /// Those who deserve to be out, the earliest first, as long as not too many are.
+    /// Those who deserve to be out, the earliest first, as long as not too many are. The share is of those who could serve:
+    /// who is down already must not make an ejection the end of all.
     fn ejected(&self, share: f64) -> u64 {
-        let deserving = self.members().enumerate().filter_map(|(i, member)| Some((member.backend.outlier.until(self.now)?, i)));
+        let able = self.members().enumerate().filter(|(_, member)| member.can(self.ask) && member.backend.is_healthy());
+        let deserving = able.clone().filter_map(|(i, member)| Some((member.backend.outlier.until(self.now)?, i)));
         let mut deserving: Vec<_> = deserving.collect();
         if deserving.is_empty() {
             return 0;
         }
         deserving.sort_unstable();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of a few")]
-        let most = (share * self.count() as f64) as usize;
+        let most = (share * able.count() as f64) as usize;
         deserving.iter().take(most).fold(0, |bits, (_, i)| bits | bit(*i))
     }
 

@@ -80,6 +80,14 @@ pub struct Member {
     guards: HashMap<String, Arc<ToolGuard>>,
 }
 
+/// Who is to be asked.
+struct Chosen {
+    index: usize,
+    /// All who could be asked, where it is full and so are they.
+    full: Vec<usize>,
+    panics: bool,
+}
+
 /// One MCP server and the backends that serve it.
 pub struct Pool {
     pub server: Arc<str>,
@@ -99,24 +107,55 @@ impl Pool {
         Self { server: server.into(), members, policy, budget: Budget::default(), balance, meters }
     }
 
-    /// Chooses a member and begins a request at it, waiting for a place where it has all it may have.
+    /// Chooses a member and begins a request at it, waiting for a place where all have what they may have.
     ///
     /// # Errors
     /// Why nobody can be asked.
     pub async fn choose(&self, ask: Ask<'_>, tried: &Tried) -> Result<(usize, Trial), NoChoice> {
         let mut tried = tried.clone();
         loop {
-            let (index, panics) = {
-                let mut field = Field::new(self, ask, &tried);
-                let index = field.choose(&self.balance).ok_or_else(|| field.why_nobody())?;
-                (index, field.panics)
+            let chosen = self.pick(ask, &tried)?;
+            let (index, place) = match self.members[chosen.index].place_now(ask) {
+                Ok(place) => (chosen.index, place),
+                // Taken just now, while others may be free: choose again.
+                Err(_) if chosen.full.is_empty() => continue,
+                Err(_) => self.wait_for_place(&chosen.full, ask).await?,
             };
             // A breaker that was asked just now may have let somebody else through meanwhile; then choose again.
-            match self.members[index].begin(ask, &self.policy, panics).await? {
+            match self.members[index].begin(ask, &self.policy, chosen.panics, place) {
                 Some(trial) => return Ok((index, trial)),
                 None => tried.note(index),
             }
         }
+    }
+
+    /// As [`Self::choose`], but only among those with a place free: for whoever is not to wait.
+    pub fn choose_free(&self, ask: Ask<'_>, tried: &Tried) -> Option<(usize, Trial)> {
+        let mut tried = tried.clone();
+        loop {
+            let chosen = self.pick(ask, &tried).ok().filter(|chosen| chosen.full.is_empty())?;
+            let place = self.members[chosen.index].place_now(ask).ok();
+            match place.and_then(|place| self.members[chosen.index].begin(ask, &self.policy, chosen.panics, place)) {
+                Some(trial) => return Some((chosen.index, trial)),
+                None => tried.note(chosen.index),
+            }
+        }
+    }
+
+    fn pick(&self, ask: Ask<'_>, tried: &Tried) -> Result<Chosen, NoChoice> {
+        let mut field = Field::new(self, ask, tried);
+        let index = field.choose(&self.balance).ok_or_else(|| field.why_nobody())?;
+        let full = if self.members[index].is_full(ask) { field.eligible() } else { Vec::new() };
+        Ok(Chosen { index, full, panics: field.panics })
+    }
+
+    /// Waits at all who are full for the first place at any: one that is stuck must not hold up what another could do.
+    async fn wait_for_place(&self, full: &[usize], ask: Ask<'_>) -> Result<(usize, Option<Place>), NoChoice> {
+        let waiting = full.iter().map(|index| {
+            let place = self.members[*index].place(ask, &self.policy);
+            Box::pin(async move { place.await.map(|place| (*index, place)) })
+        });
+        futures::future::select_ok(waiting).await.map(|(first, _)| first)
     }
 
     /// Begins a request at a member that nobody else can stand in for.
@@ -208,11 +247,18 @@ impl Member {
         }
     }
 
+    /// A place without waiting, which is none at all where they are not counted.
+    fn place_now(&self, ask: Ask<'_>) -> Result<Option<Place>, NoChoice> {
+        match self.backend.room.as_ref().filter(|_| !ask.stays) {
+            None => Ok(None),
+            Some(room) => room.enter_now().map(Some).ok_or(NoChoice::Full),
+        }
+    }
+
     /// `None` if it cannot be asked after all.
-    async fn begin(&self, ask: Ask<'_>, policy: &Arc<Policy>, panics: bool) -> Result<Option<Trial>, NoChoice> {
-        let place = self.place(ask, policy).await?;
-        let target = self.backend.target().or_else(|| if panics { self.backend.any_target() } else { None });
-        Ok(target.and_then(|target| Trial::begin(&self.backend, target, policy, self.guard(ask), place)))
+    fn begin(&self, ask: Ask<'_>, policy: &Arc<Policy>, panics: bool, place: Option<Place>) -> Option<Trial> {
+        let target = self.backend.target().or_else(|| if panics { self.backend.any_target() } else { None })?;
+        Trial::begin(&self.backend, target, policy, self.guard(ask), place)
     }
 }
 

@@ -20,7 +20,8 @@ pub struct Trial {
     ticket: Option<Ticket>,
     tool: Option<(Arc<ToolGuard>, Ticket)>,
     judged: bool,
-    _place: Option<Place>,
+    reached: bool,
+    place: Option<Place>,
 }
 
 impl Trial {
@@ -37,9 +38,9 @@ impl Trial {
             Some(conf) => Some(backend.breaker.enter(now, conf)?),
             None => None,
         };
-        let mut trial =
-            Self { backend: Arc::clone(backend), target, policy: Arc::clone(policy), ticket, tool: None, judged: false, _place: place };
-        backend.meter.in_flight.inc();
+        let (backend, policy) = (Arc::clone(backend), Arc::clone(policy));
+        let mut trial = Self { backend, target, policy, ticket, tool: None, judged: false, reached: true, place };
+        trial.backend.meter.in_flight.inc();
         if let Some(guard) = tool {
             // Dropped, it gives back what it took.
             trial.tool = Some((Arc::clone(guard), guard.breaker.enter(now, &guard.conf)?));
@@ -54,16 +55,39 @@ impl Trial {
         }
         let now = Instant::now();
         let name = self.backend.name();
+        if let Some((guard, ticket)) = &self.tool {
+            let verdict = if self.reached { verdict } else { Verdict::Void };
+            settle(&guard.breaker, now, &guard.conf, *ticket, verdict, name, &guard.name);
+        }
+        // A tool that is watched by itself answers for itself: its failures are not to close its neighbours.
+        let verdict = if self.tool.is_some() && self.reached && verdict == Verdict::Failed { Verdict::Void } else { verdict };
         if let (Some(ticket), Some(conf)) = (self.ticket, &self.policy.breaker.backend) {
             settle(&self.backend.breaker, now, conf, ticket, verdict, name, "");
-        }
-        if let Some((guard, ticket)) = &self.tool {
-            settle(&guard.breaker, now, &guard.conf, *ticket, verdict, name, &guard.name);
         }
         let Some(conf) = self.policy.balancer.outlier.as_ref().filter(|_| verdict != Verdict::Void) else { return };
         if self.backend.outlier.count(now, conf, verdict == Verdict::Failed) {
             log::warn!("backend {name}: failed too often; left out for a while, unless too many others are");
         }
+    }
+
+    /// Notes that the backend could not be reached, for which none of its tools has to answer.
+    pub fn miss(&mut self) {
+        self.reached = false;
+    }
+
+    /// Notes that an answer begins that may go on for long. A probe has shown enough with it, since others wait for its
+    /// word; any other request is judged by how it ends.
+    pub fn vouch(&mut self) {
+        let now = Instant::now();
+        let probes = |breaker: &Breaker| breaker.state(now) == State::HalfOpen;
+        if probes(&self.backend.breaker) || self.tool.as_ref().is_some_and(|(guard, _)| probes(&guard.breaker)) {
+            self.judge(Verdict::Passed);
+        }
+    }
+
+    /// Gives its place to others: it failed, and what is left of it takes nothing of the backend.
+    pub fn leave(&mut self) {
+        self.place = None;
     }
 }
 

@@ -15,6 +15,7 @@ mod conformance;
 mod custom;
 mod discovery;
 mod external;
+mod faults;
 mod keys;
 mod lifecycle;
 mod limits;

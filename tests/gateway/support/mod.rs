@@ -4,6 +4,7 @@
 
 pub mod alternator;
 pub mod etcd;
+pub mod faulty;
 pub mod gateway;
 pub mod names;
 pub mod part;
