@@ -52,6 +52,11 @@ pub struct Call<'b> {
 }
 
 impl Call<'_> {
+    /// What is no request: a stream, the end of a session, an answer to the server.
+    pub const fn other() -> Self {
+        Self { method: Cow::Borrowed(""), name: None, kind: Kind::Protocol, is_named: false, arguments: None, also: Vec::new() }
+    }
+
     /// Whether its answer is a stream for as long as the client likes.
     pub fn stays(&self) -> bool {
         self.method == "subscriptions/listen"

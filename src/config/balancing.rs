@@ -28,6 +28,9 @@ pub fn balancer(section: &Section<'_>) -> LoadBalancer {
         hedge: hedge(section),
         outlier: section.has("outlier").then(|| outlier(&section.section("outlier"))),
     };
+    if balancer.hedge.is_some() && (balancer.retries.max == 0 || balancer.retries.repeat == Repeat::Never) {
+        section.problem("hedge", "a second backend is never asked with retries.max: 0 or retries.repeat: never");
+    }
     // Read before, as the default of the backends' own.
     section.value("health_check_interval");
     section.finish();

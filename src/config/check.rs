@@ -18,6 +18,9 @@ use super::{
 /// Checking more often than this would be load, not health.
 pub(super) const SOONEST: Duration = Duration::from_millis(50);
 
+/// Bytes of a certificate or key file.
+const LARGEST: u64 = 1 << 20;
+
 /// Sections of the contract whose feature this version does not have yet.
 const LATER: &[&str] = &["analytics"];
 
@@ -219,7 +222,13 @@ fn tls(section: Section<'_>) -> Option<Tls> {
 }
 
 pub(super) fn readable(path: &str) -> Result<PathBuf, String> {
-    std::fs::File::open(path).map(|_| PathBuf::from(path)).map_err(|e| format!("cannot read {path}: {e}"))
+    let fault = |e: &dyn std::fmt::Display| format!("cannot read {path}: {e}");
+    let facts = std::fs::metadata(path).map_err(|e| fault(&e))?;
+    // A pipe would keep us waiting, and a device is never read to its end.
+    if !facts.is_file() || facts.len() > LARGEST {
+        return Err(fault(&"not a regular file of at most 1 MiB"));
+    }
+    std::fs::File::open(path).map(|_| PathBuf::from(path)).map_err(|e| fault(&e))
 }
 
 fn limits(section: Section<'_>) -> Limits {

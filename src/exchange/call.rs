@@ -232,8 +232,6 @@ impl Call<'_> {
 
     async fn ask(&self, member: &Member, target: &Arc<Target>, cursor: Option<&str>, params: &[(String, String)]) -> Result<Reply, Stop> {
         let credential = member.backend.credential(self.client, self.on_behalf).await?;
-        let mut lines = params.to_vec();
-        lines.extend(self.headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))));
         let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era, id));
         let question = Question {
             server: &self.pool.server,
@@ -241,7 +239,8 @@ impl Call<'_> {
             credential: credential.as_ref(),
             method: self.request.method.mcp,
             name: self.request.name(),
-            params: &lines,
+            params,
+            headers: self.headers,
             encode: &encode,
             trace: Some(self.trace),
             deadline: self.deadline(&member.backend),

@@ -9,7 +9,7 @@ use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use super::refuse;
-use super::tries::{self, Attempt, Stop, Tries};
+use super::tries::{self, Attempt, Span, Stop, Tries};
 use crate::call::Call;
 use crate::config::FORWARDED;
 use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
@@ -37,6 +37,8 @@ pub struct Native<'n> {
     /// What the caller is known by, where it should meet the same backend again.
     pub affinity: Option<u64>,
     pub metrics: &'n Metrics,
+    /// The time it has until an answer begins, whoever gives it.
+    pub span: Span,
     /// The session it belongs to, which only its own backend can continue.
     pub session: Option<&'n Session>,
     /// The caller's token, for backends that are asked on its behalf.
@@ -115,7 +117,8 @@ impl Native<'_> {
     }
 
     fn tries(&self) -> Tries<'_> {
-        Tries { pool: self.pool, ask: self.ask(), safe: self.is_safe(), span: None, metrics: self.metrics }
+        let span = (!self.ask().stays).then_some(self.span);
+        Tries { pool: self.pool, ask: self.ask(), safe: self.is_safe(), span, metrics: self.metrics }
     }
 
     async fn resume<'c>(&self, client: &'c Client, session: &Session) -> Verdict<(Incoming<'c>, Trial)> {

@@ -261,15 +261,19 @@ impl Tries<'_> {
     }
 }
 
+/// What a failure says about the backend. Too large an answer is no fault of its own.
+pub fn failed(failure: &Failure) -> breaker::Verdict {
+    if matches!(failure, Failure::TooLarge) { breaker::Verdict::Void } else { breaker::Verdict::Failed }
+}
+
 /// What a trouble says about the backend.
 pub fn verdict(trouble: &Trouble) -> breaker::Verdict {
     match trouble {
-        // Too large an answer or a credential refused: it works, though not for us.
-        Trouble::Failure(Failure::TooLarge) | Trouble::Refused(_) | Trouble::NotReady | Trouble::NoToken(_) | Trouble::NoExchange(_) => {
-            breaker::Verdict::Void
-        }
+        Trouble::Failure(failure) => failed(failure),
+        // A credential refused: it works, though not for us.
+        Trouble::Refused(_) | Trouble::NotReady | Trouble::NoToken(_) | Trouble::NoExchange(_) => breaker::Verdict::Void,
         Trouble::Status(status) if !status.is_server_error() => breaker::Verdict::Void,
-        Trouble::Failure(_) | Trouble::Status(_) | Trouble::Protocol(_) | Trouble::SessionLost => breaker::Verdict::Failed,
+        Trouble::Status(_) | Trouble::Protocol(_) | Trouble::SessionLost => breaker::Verdict::Failed,
     }
 }
 

@@ -21,9 +21,9 @@ use http::HeaderValue;
 use self::local::{Local, Slot};
 use self::meter::{Left, Meter};
 use self::redis::Shared;
-use self::rule::{Asked, Count, Rule};
+use self::rule::{Asked, Count, Rule, Scope};
 use crate::config::Config;
-use crate::config::quota::{Cost, OnStoreFailure, RateLimits, Store};
+use crate::config::quota::{Cost, Match, OnStoreFailure, RateLimits, Store};
 use crate::observe::metrics::{Fallback, Metrics};
 use crate::reject::{Code, Reject, Verdict};
 
@@ -41,7 +41,7 @@ pub struct Limits {
     conf: RateLimits,
     redis: Option<crate::config::Redis>,
     rules: Vec<Rule>,
-    costs: Vec<(Rule, u32)>,
+    costs: Vec<(Scope, u32)>,
     counts: Arc<Counts>,
 }
 
@@ -106,9 +106,9 @@ impl Limits {
                 shared: redis.as_ref().map(crate::store::redis::Redis::new).transpose()?.map(Shared::new),
             }),
         };
-        let tiers = conf.tiers.iter().map(|(tier, rate)| Rule::of_tier(tier, *rate, metrics));
+        let tiers = conf.tiers.iter().map(|(tier, rate)| Rule::of_tier(tier, *rate, conf.tiers.keys(), metrics));
         let rules = tiers.chain(conf.rules.iter().map(|rule| Rule::new(rule, metrics))).collect();
-        let costs = conf.costs.iter().map(|cost| (priced(cost, metrics), cost.cost)).collect();
+        let costs = conf.costs.iter().map(|cost| (priced(cost), cost.cost)).collect();
         Ok(Self { conf, redis, rules, costs, counts })
     }
 
@@ -121,6 +121,7 @@ impl Limits {
     pub async fn tend(self: Arc<Self>) {
         let Some(shared) = &self.counts.shared else { return std::future::pending().await };
         loop {
+            shared.connect();
             tokio::time::sleep(Duration::from_secs(1)).await;
             shared.tidy().await;
         }
@@ -153,7 +154,7 @@ impl Limits {
     pub fn take_back(&self, granted: &Granted) {
         for Taken { count, key, cost, shared } in &granted.taken {
             match &self.counts.shared {
-                Some(store) if *shared => store.give_back(key, *cost),
+                Some(store) if *shared => store.give_back(key, &count.meter, *cost),
                 _ => self.counts.local.give_back(key, &count.meter, *cost),
             }
         }
@@ -161,7 +162,7 @@ impl Limits {
 
     async fn apply(&self, rule: &Rule, asked: &Asked<'_>, granted: &mut Granted, metrics: &Metrics) -> Verdict<()> {
         if let Some(limit) = rule.concurrency {
-            let slot = self.counts.local.enter(rule.key(*b"at once ", asked), limit);
+            let slot = self.counts.local.enter(rule.key(rule.places, asked), limit);
             let refused = || {
                 let detail = format!("{limit} requests at the same time are all that `{}` allows", rule.name);
                 Reject::new(Code::RateLimited, detail).retry_after(SOON)
@@ -213,7 +214,7 @@ impl Limits {
     }
 
     fn cost(&self, asked: &Asked<'_>) -> u32 {
-        self.costs.iter().find(|(rule, _)| rule.covers(asked)).map_or(1, |(_, cost)| *cost)
+        self.costs.iter().find(|(scope, _)| scope.covers(asked)).map_or(1, |(_, cost)| *cost)
     }
 }
 
@@ -235,11 +236,8 @@ impl Granted {
     }
 }
 
-/// A price tag covers requests as a rule does.
-fn priced(cost: &Cost, metrics: &Metrics) -> Rule {
-    use crate::config::quota::{Match, Rule as Written};
-    let matches = Match { server: Some(cost.server.clone()), tool: Some(cost.tool.clone()), ..Match::default() };
-    // Only tool calls have a price of their own.
-    let matches = Match { method: Some("tools/call".to_owned()), ..matches };
-    Rule::new(&Written { name: String::new(), matches, by: Vec::new(), rate: None, quota: None, concurrency: None }, metrics)
+/// What a price is for. Only tool calls have one of their own.
+fn priced(cost: &Cost) -> Scope {
+    let (server, tool) = (Some(cost.server.clone()), Some(cost.tool.clone()));
+    Scope::new(&Match { server, tool, method: Some("tools/call".to_owned()), ..Match::default() })
 }

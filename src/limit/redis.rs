@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Permits that last less than this are too few to ask for, more than the other too many.
 const TOO_SOON: Duration = Duration::from_millis(25);
 const TOO_LONG: Duration = Duration::from_millis(100);
-/// Permits not used for this long go back.
+/// Permits not used within this go back.
 const UNUSED: Duration = Duration::from_secs(1);
 /// The part of a burst that one replica may hold.
 const PART: u64 = 16;
@@ -86,7 +86,8 @@ pub struct Down;
 
 /// The counts of all replicas.
 pub struct Shared {
-    redis: Redis,
+    redis: Arc<Redis>,
+    connecting: Arc<AtomicBool>,
     scripts: Scripts,
     leases: Cache<Vec<u8>, Arc<Lease>>,
     origin: Instant,
@@ -116,7 +117,10 @@ struct Held {
     size: u64,
     /// When they were granted.
     since: Option<Instant>,
-    used: Option<Instant>,
+    /// Until when they may be used: the count they came from goes on meanwhile.
+    until: Option<Instant>,
+    /// Those not used until then, to be given back.
+    surplus: u64,
     /// Until when what costs so much is refused without asking.
     closed: Option<(Instant, u64)>,
     /// What was left in the store.
@@ -137,7 +141,8 @@ impl Shared {
     pub fn new(redis: Redis) -> Self {
         let scripts = Scripts { rate: Script::new(TAKE_RATE), quota: Script::new(TAKE_QUOTA), give_back: Script::new(GIVE_BACK) };
         Self {
-            redis: redis.within(PATIENCE),
+            redis: Arc::new(redis.within(PATIENCE)),
+            connecting: Arc::default(),
             scripts,
             leases: Cache::builder().max_capacity(MOST).time_to_idle(IDLE).build(),
             origin: Instant::now(),
@@ -174,9 +179,23 @@ impl Shared {
     }
 
     /// Gives back what was taken a moment ago.
-    pub fn give_back(&self, key: &[u8], cost: u32) {
+    pub fn give_back(&self, key: &[u8], meter: &Meter, cost: u32) {
         if let Some(lease) = self.leases.get(key) {
-            lease.held().permits += u64::from(cost);
+            lease.held().permits += u64::from(cost).min(meter.most());
+        }
+    }
+
+    /// Connects beside everything else, as long as that takes: no request could wait for it, and one that gives up must not
+    /// undo what was begun.
+    pub fn connect(&self) {
+        if !self.redis.is_connected() && !self.connecting.swap(true, Ordering::Relaxed) {
+            let (redis, connecting) = (Arc::clone(&self.redis), Arc::clone(&self.connecting));
+            tokio::spawn(async move {
+                if let Err(cause) = redis.warm().await {
+                    log::debug!("rate limits: cannot connect to Redis: {cause}");
+                }
+                connecting.store(false, Ordering::Relaxed);
+            });
         }
     }
 
@@ -203,6 +222,7 @@ impl Shared {
             let mine = self.now() >= down_until && !self.probing.swap(true, Ordering::Relaxed);
             Some(mine.then(|| Probe(&self.probing)).ok_or(Down)?)
         };
+        self.connect();
         // Around the question, since connecting and asking each have a time of their own.
         let asked = tokio::time::timeout(PATIENCE, self.ask(key, meter, want, least)).await;
         let answer = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
@@ -273,9 +293,9 @@ impl Lease {
     fn decide(&self, cost: u64) -> Option<Result<Left, Duration>> {
         let mut held = self.held();
         let now = Instant::now();
+        held.expire(now);
         if held.permits >= cost && held.meter.is_some() {
             held.permits -= cost;
-            held.used = Some(now);
             return Some(Ok(held.left()));
         }
         let (until, least) = held.closed?;
@@ -298,8 +318,9 @@ impl Lease {
     fn fill(&self, meter: &Meter, granted: Granted, cost: u64) -> Result<Left, Duration> {
         let mut held = self.held();
         let now = Instant::now();
+        held.expire(now);
         if held.meter != Some(*meter) {
-            held.permits = 0;
+            (held.permits, held.surplus) = (0, 0);
         }
         let wanted = held.size;
         held.permits += granted.permits;
@@ -309,7 +330,9 @@ impl Lease {
             held.closed = Some((now + wait, cost));
             return Err(wait);
         }
-        (held.since, held.used) = (Some(now), Some(now));
+        // Of a quota, no longer than its window.
+        let life = if meter.is_rate() { UNUSED } else { UNUSED.min(granted.reset) };
+        (held.since, held.until) = (Some(now), Some(now + life));
         held.closed = (granted.permits < wanted).then(|| (now + scarcity(meter), 1));
         held.permits -= cost;
         Ok(held.left())
@@ -317,13 +340,19 @@ impl Lease {
 
     fn take_unused(&self) -> Option<(u64, Meter)> {
         let mut held = self.held();
-        let meter = held.meter?;
-        let unused = held.used.is_none_or(|used| used.elapsed() > UNUSED);
-        unused.then(|| (std::mem::take(&mut held.permits), meter))
+        held.expire(Instant::now());
+        Some((std::mem::take(&mut held.surplus), held.meter?))
     }
 }
 
 impl Held {
+    /// Sets apart what was not used in time.
+    fn expire(&mut self, now: Instant) {
+        if self.until.is_some_and(|until| now >= until) {
+            self.surplus += std::mem::take(&mut self.permits);
+        }
+    }
+
     fn left(&self) -> Left {
         Left { requests: self.permits + self.left, reset: self.reset }
     }

@@ -20,7 +20,8 @@ pub const DEFAULT_TIER: &str = "default";
 /// What a limit looks at.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
-    pub route: &'static str,
+    /// The routing rule that chose where it goes.
+    pub route: Option<&'a str>,
     pub server: &'a str,
     pub call: &'a Call<'a>,
     pub principal: &'a Principal,
@@ -44,6 +45,8 @@ impl Asked<'_> {
 enum Pattern {
     Any,
     Exactly(String),
+    /// Whatever is none of these.
+    NoneOf(Vec<String>),
     /// What a glob with its only `*` at the end says, a good deal faster.
     Begins(String),
     Glob(GlobMatcher),
@@ -66,6 +69,7 @@ impl Pattern {
             (Self::Any, _) => true,
             (_, None) => false,
             (Self::Exactly(wanted), Some(text)) => wanted == text,
+            (Self::NoneOf(others), Some(text)) => others.iter().all(|other| other != text),
             (Self::Begins(start), Some(text)) => text.starts_with(start.as_str()),
             (Self::Glob(glob), Some(text)) => glob.is_match(text),
         }
@@ -73,7 +77,7 @@ impl Pattern {
 }
 
 /// What a limit is for.
-struct Scope {
+pub struct Scope {
     route: Pattern,
     server: Pattern,
     method: Pattern,
@@ -83,7 +87,7 @@ struct Scope {
 }
 
 impl Scope {
-    fn new(written: &quota::Match) -> Self {
+    pub fn new(written: &quota::Match) -> Self {
         Self {
             route: Pattern::new(written.route.as_ref()),
             server: Pattern::new(written.server.as_ref()),
@@ -94,13 +98,13 @@ impl Scope {
         }
     }
 
-    fn covers(&self, asked: &Asked<'_>) -> bool {
+    pub fn covers(&self, asked: &Asked<'_>) -> bool {
         self.server.fits(Some(asked.server))
             && self.tool.fits(asked.tool())
             && self.method.fits(Some(&asked.call.method))
             && self.tenant.fits(asked.principal.identity.tenant.as_deref())
             && self.tier.fits(Some(asked.tier()))
-            && self.route.fits(Some(asked.route))
+            && self.route.fits(asked.route)
     }
 }
 
@@ -112,6 +116,8 @@ pub struct Rule {
     /// What it counts; a rate and a quota may stand side by side.
     pub counts: Vec<Arc<Count>>,
     pub concurrency: Option<u32>,
+    /// What the keys of places begin with.
+    pub places: [u8; 8],
     pub meter: LimitMeter,
 }
 
@@ -131,9 +137,7 @@ pub struct Count {
 
 impl Count {
     fn new(rule: &str, meter: Meter, requests: u32, per: Duration, burst: Option<u32>) -> Arc<Self> {
-        let digest = sha256(format!("{rule} {meter:?}").as_bytes());
-        let mut name = [0; 8];
-        name.copy_from_slice(&digest[..8]);
+        let name = short(&format!("{rule} {meter:?}"));
         let seconds = per.as_secs().max(1);
         let burst = burst.filter(|burst| *burst != requests).map(|burst| format!(";burst={burst}")).unwrap_or_default();
         // Rule names are of an alphabet that headers can carry.
@@ -141,6 +145,13 @@ impl Count {
         let policy = policy.unwrap_or_else(|_| HeaderValue::from_static(""));
         Arc::new(Self { meter, name, requests, seconds, policy, label: format!("\"{rule}\";r=") })
     }
+}
+
+/// The first bytes of a digest: names without a length of their own.
+fn short(text: &str) -> [u8; 8] {
+    let mut name = [0; 8];
+    name.copy_from_slice(&sha256(text.as_bytes())[..8]);
+    name
 }
 
 impl Rule {
@@ -153,17 +164,22 @@ impl Rule {
             by: rule.by.clone(),
             counts: rate.into_iter().chain(quota).collect(),
             concurrency: rule.concurrency,
+            places: short(&format!("{} places", rule.name)),
             meter: metrics.limit(&rule.name),
         }
     }
 
-    /// The limit of each caller of a tier.
-    pub fn of_tier(tier: &str, rate: Rate, metrics: &Metrics) -> Self {
-        let matches = quota::Match { tier: Some(tier.to_owned()), ..quota::Match::default() };
+    /// The limit of each caller of a tier; `default` is for those whose tier is none of `tiers`.
+    pub fn of_tier<'t>(tier: &str, rate: Rate, tiers: impl Iterator<Item = &'t String>, metrics: &Metrics) -> Self {
         let name = format!("tier-{tier}");
+        let matches = quota::Match::default();
         let rule = quota::Rule { name, matches, by: vec![Key::Subject], rate: Some(rate), quota: None, concurrency: None };
         let mut rule = Self::new(&rule, metrics);
-        rule.scope.tier = Pattern::Exactly(tier.to_owned());
+        rule.scope.tier = if tier == DEFAULT_TIER {
+            Pattern::NoneOf(tiers.filter(|tier| *tier != DEFAULT_TIER).cloned().collect())
+        } else {
+            Pattern::Exactly(tier.to_owned())
+        };
         rule
     }
 

@@ -210,11 +210,12 @@ async fn judge<'b>(
 ) -> Verdict<rest::Request<'b>> {
     let call = request.call();
     permit(ctx, &known.caller, &known.pool, &call)?;
+    let choice = course.as_ref().and_then(|course| course.choice.clone());
     if let Some(course) = course {
         course.upstream.then(&custom(ctx, known, Some(&call)).await?);
     }
     audit::tell(ctx, &Decision::admitted(Some(&known.pool.server), Some(&call)));
-    granted.join(known.often().admit(ctx, &call).await?);
+    granted.join(known.often().admit(ctx, &call, name(choice.as_deref())).await?);
     Ok(request)
 }
 
@@ -255,7 +256,11 @@ async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, bod
     }
     asked().for_each(|call| audit::tell(ctx, &Decision::admitted(Some(&pool.server), call)));
     // How often: of a batch all or nothing, as with permission.
-    let mut granted = known.often().admit_all(ctx, calls()).await?;
+    let choice = decided.as_ref().and_then(|decided| decided.choice.as_deref());
+    // What is no request is one of no method: streams, their ends, and answers to the server.
+    let other = Call::other();
+    let counted = calls().chain(none.then_some(&other));
+    let mut granted = known.often().admit_all(ctx, counted, name(choice)).await?;
     ctx.notice = granted.notice.take();
     if call.as_ref().is_some_and(Call::stays) {
         ctx.place = None;
@@ -266,6 +271,11 @@ async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, bod
     let affinity = who::affinity(&pool, &known.caller.principal, ctx, &request.headers);
     let principal = known.caller.principal;
     Ok(Native { granted, pool, principal, token, affinity, call, may_list, session, body: body.clone(), decided })
+}
+
+/// What the rule is called that chose where a request goes.
+fn name(choice: Option<&Choice>) -> Option<&str> {
+    choice?.route.as_deref()
 }
 
 /// What middleware compiled in says to a call that is permitted: headers for the server, or a refusal.

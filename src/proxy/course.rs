@@ -176,7 +176,7 @@ pub fn rest<'b>(ctx: &mut Ctx, courses: &Courses<'_>, body: &'b Body) -> Verdict
 
 /// What was decided about a native request.
 pub struct Decided {
-    /// Where it may go; a batch goes where its first call leads.
+    /// Where it may go; a batch where all its calls lead.
     pub choice: Option<Arc<Choice>>,
     /// What is changed of its answer.
     pub shapes: Option<Shapes>,
@@ -215,6 +215,7 @@ pub fn native<'b>(
     let lead = payload.as_ref().map_or(0, lead);
     let choice = decided.get(lead).and_then(|course| course.choice.clone());
     ctx.told.rule = choice.as_ref().and_then(|choice| choice.route.clone());
+    one_way(payload.as_ref(), &decided, choice.as_deref())?;
     let mut upstream = Headers::default();
     for course in &decided {
         upstream.then(&course.upstream);
@@ -236,6 +237,19 @@ pub fn native<'b>(
     }
     let decided = Decided { choice, shapes, upstream };
     Ok(Native { payload: Some(payload), call: after, decided: Some(Box::new(decided)), body })
+}
+
+/// A batch goes one way, so what is to go another may not hide in it.
+fn one_way(payload: Option<&Payload<'_>>, decided: &[Course], choice: Option<&Choice>) -> Verdict<()> {
+    let Some(Payload::Batch(messages)) = payload else { return Ok(()) };
+    let among = |choice: Option<&Choice>| choice.and_then(|choice| choice.among.clone());
+    let same = |course: &Course| among(course.choice.as_deref()) == among(choice);
+    let all = messages.iter().zip(decided).all(|(message, course)| message.call().is_none() || same(course));
+    if all {
+        Ok(())
+    } else {
+        Err(Reject::new(Code::InvalidRequest, "the routes of these calls lead to different backends; send them apart"))
+    }
 }
 
 /// The message that says where a native request goes: the first that asks anything.

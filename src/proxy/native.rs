@@ -19,6 +19,7 @@ use crate::egress::Failure;
 use crate::exchange::native::{self, Open};
 use crate::exchange::relay::{self, End, Patience};
 use crate::exchange::sight::Sight;
+use crate::exchange::tries;
 use crate::mcp::rewrite::{self, Unreadable};
 use crate::mcp::session::Session;
 use crate::mcp::{filter, headers};
@@ -77,7 +78,7 @@ async fn answer(
         collected = tokio::time::timeout(timeout, incoming.collect(JUDGED)) => collected.unwrap_or(Err(Failure::TimedOut)),
         () = relay::departure(client) => return (Outcome::Abandoned, Err(left())),
     };
-    trial.judge(collected.as_ref().map_or(breaker::Verdict::Failed, |_| breaker::Verdict::Passed));
+    trial.judge(collected.as_ref().map_or_else(tries::failed, |_| breaker::Verdict::Passed));
     match collected {
         Ok(body) => {
             let outcome = judge(status, &body);
@@ -120,12 +121,22 @@ async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan:
         on_behalf: plan.token.as_deref().map(OnBehalf::new),
         trace: ctx.trace(),
         choice: plan.choice(),
+        span: span(ctx, plan),
     };
     tokio::select! {
         biased;
         opened = native.open(&state.shared.client) => Some(opened.map_err(|reject| Choice::explain(plan.choice(), reject))),
         () = relay::departure(client) => None,
     }
+}
+
+/// The time for all attempts: by the rule that chose where it goes, else as every request, but no less than one backend may
+/// take by its own configuration.
+fn span(ctx: &Ctx, plan: &Native<'_>) -> tries::Span {
+    let longest = plan.pool.members.iter().map(|member| member.backend.conf.timeout).max().unwrap_or_default();
+    let most = plan.choice().and_then(|choice| choice.timeout);
+    let most = most.unwrap_or_else(|| ctx.snapshot.config.server.limits.request_timeout.max(longest));
+    tries::Span { began: ctx.arrival.started, most }
 }
 
 /// The methods that lead here (see `route`).
@@ -255,7 +266,7 @@ async fn rewritten(
         collected = tokio::time::timeout(timeout, incoming.collect(MAX_LIST)) => collected.unwrap_or(Err(Failure::TimedOut)),
         () = relay::departure(client) => return (Outcome::Abandoned, Err(left())),
     };
-    trial.judge(collected.as_ref().map_or(breaker::Verdict::Failed, |_| breaker::Verdict::Passed));
+    trial.judge(collected.as_ref().map_or_else(tries::failed, |_| breaker::Verdict::Passed));
     let body = match collected {
         Ok(body) => body,
         Err(failure) => return (Outcome::Failed, Ok(Err(crate::exchange::refuse(&failure.into(), &trial.backend)))),

@@ -49,17 +49,17 @@ pub struct Often<'o> {
 }
 
 impl Often<'_> {
-    /// Admits one call.
+    /// Admits one call; `route` is the routing rule that chose where it goes.
     ///
     /// # Errors
     /// `rate_limited`, or `store_unavailable`.
-    pub async fn admit(&self, ctx: &Ctx, call: &Call<'_>) -> Verdict<Granted> {
+    pub async fn admit(&self, ctx: &Ctx, call: &Call<'_>, route: Option<&str>) -> Verdict<Granted> {
         let limits = &ctx.snapshot.limits;
         if limits.is_empty() {
             return Ok(Granted::default());
         }
         let (server, headers, client) = (self.server, self.headers, ctx.arrival.client.address);
-        let asked = Asked { route: ctx.route, server, call, principal: self.principal, client, headers };
+        let asked = Asked { route, server, call, principal: self.principal, client, headers };
         limits.admit(&asked, &self.state.shared.metrics).await
     }
 
@@ -67,10 +67,10 @@ impl Often<'_> {
     ///
     /// # Errors
     /// As [`Self::admit`].
-    pub async fn admit_all<'c>(&self, ctx: &Ctx, calls: impl Iterator<Item = &'c Call<'c>>) -> Verdict<Granted> {
+    pub async fn admit_all<'c>(&self, ctx: &Ctx, calls: impl Iterator<Item = &'c Call<'c>>, route: Option<&str>) -> Verdict<Granted> {
         let mut granted = Granted::default();
         for call in calls {
-            match self.admit(ctx, call).await {
+            match self.admit(ctx, call, route).await {
                 Ok(more) => granted.join(more),
                 Err(reject) => {
                     ctx.snapshot.limits.take_back(&granted);

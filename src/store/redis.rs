@@ -11,6 +11,9 @@ use crate::config;
 /// The longest a question may take that nobody asks on the request path.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
+/// The longest connecting may take, with a name to be found, TLS and a password.
+const CONNECT: Duration = Duration::from_secs(3);
+
 /// A Redis, connected or not.
 pub struct Redis {
     client: Client,
@@ -25,6 +28,18 @@ impl Redis {
     pub fn new(conf: &config::Redis) -> Result<Self, String> {
         let client = Client::open(conf.url.expose()).map_err(|_| "redis.url: not a Redis URL".to_owned())?;
         Ok(Self { client, timeout: TIMEOUT, connection: OnceCell::new() })
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.connection.initialized()
+    }
+
+    /// Connects, if it is not.
+    ///
+    /// # Errors
+    /// What went wrong, without a secret.
+    pub async fn warm(&self) -> Result<(), String> {
+        self.connect().await.map(drop)
     }
 
     /// Gives up a question after `timeout`.
@@ -55,7 +70,7 @@ impl Redis {
         let connect = || async {
             let config = ConnectionManagerConfig::new()
                 .set_response_timeout(Some(self.timeout))
-                .set_connection_timeout(Some(self.timeout))
+                .set_connection_timeout(Some(CONNECT))
                 .set_number_of_retries(1);
             self.client.get_connection_manager_with_config(config).await
         };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::InvalidHeaderValue;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::time::timeout;
 use tokio::sync::mpsc;
 
@@ -45,6 +45,8 @@ pub struct Question<'q> {
     pub name: Option<&'q str>,
     /// `Mcp-Param-*` headers, and what the operator's rules add.
     pub params: &'q [(String, String)],
+    /// Other headers: those of the operator's rules.
+    pub headers: &'q [(HeaderName, HeaderValue)],
     /// Writes the body for an era and message id.
     pub encode: &'q (dyn Fn(Era, u64) -> Vec<u8> + Sync),
     pub trace: Option<Trace<'q>>,
@@ -265,6 +267,9 @@ impl Exchange<'_, '_> {
         if let Some(trace) = self.question.trace {
             head.header("x-request-id", trace.request_id);
             head.header("traceparent", trace.traceparent);
+        }
+        for (name, value) in self.question.headers {
+            head.header(name.as_str(), value);
         }
         match manner {
             Manner::Opening => {}

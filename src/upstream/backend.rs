@@ -240,10 +240,16 @@ impl Backend {
         }
         let is = self.is_healthy();
         if is && !was {
-            self.recovered.store(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            // Never 0, which is never.
+            self.recovered.store(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
         }
         self.meter.up.set(i64::from(is));
         was != is
+    }
+
+    /// Whether it ever was healthy.
+    pub fn was_healthy(&self) -> bool {
+        self.recovered.load(Ordering::Relaxed) > 0
     }
 
     /// How long it has been healthy.

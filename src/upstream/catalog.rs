@@ -150,6 +150,7 @@ pub(super) fn plain<'q>(
         method,
         name: None,
         params: &[],
+        headers: &[],
         encode,
         trace: None,
         deadline: Instant::now() + wait,

@@ -89,7 +89,8 @@ impl<'f> Field<'f> {
 
     fn is_up(&self, index: usize) -> bool {
         let backend = &self.member(index).backend;
-        !backend.is_draining() && (self.panics || (backend.is_healthy() && self.ejected & bit(index) == 0))
+        // In a panic too, nobody is asked who never showed to be what is looked for.
+        !backend.is_draining() && ((self.panics && backend.was_healthy()) || (backend.is_healthy() && self.ejected & bit(index) == 0))
     }
 
     /// Those who deserve to be out, the earliest first, as long as not too many are. The share is of those who could serve:
@@ -103,7 +104,9 @@ impl<'f> Field<'f> {
         }
         deserving.sort_unstable();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of a few")]
-        let most = (share * able.count() as f64) as usize;
+        let most = (share * able.clone().count() as f64) as usize;
+        // A small share of a few is one of them, as long as another is left.
+        let most = if share > 0.0 && able.count() > 1 { most.max(1) } else { most };
         deserving.iter().take(most).fold(0, |bits, (_, i)| bits | bit(*i))
     }
 

@@ -38,7 +38,8 @@ pub struct Registry {
 
 struct Known {
     set: Set,
-    identity: String,
+    /// What told it.
+    feed: Feed,
     /// Whether it is on disk.
     kept: bool,
 }
@@ -70,10 +71,10 @@ impl Registry {
 
     /// Takes the whole set of a feed; the version it is part of.
     pub fn put(&self, feed: &Feed, set: Set) -> u64 {
-        let (place, identity) = ((feed.source(), feed.label()), feed.identity());
+        let place = (feed.source(), feed.label());
         let mut known = lock(&self.known);
-        if known.get(&place).is_none_or(|old| old.set != set || old.identity != identity) {
-            known.insert(place, Known { set, identity, kept: !feed.is_far() });
+        if known.get(&place).is_none_or(|old| old.set != set || old.feed != *feed) {
+            known.insert(place, Known { set, feed: feed.clone(), kept: !feed.is_far() });
             self.version.send_modify(|version| *version += 1);
         }
         *self.version.borrow()
@@ -96,11 +97,7 @@ impl Registry {
         let feeds = Feed::of(config);
         let mut known = lock(&self.known);
         for feed in &feeds {
-            let identity = feed.identity();
-            known.entry((feed.source(), feed.label())).or_insert_with(|| {
-                let set = known::recall(&self.state_dir, feed);
-                Known { set, identity, kept: true }
-            });
+            self.renew(&mut known, feed);
         }
         let mut merged = Merged { backends: configured.clone(), sources: Sources::new(), version: *self.version.borrow() };
         let mut holders: BTreeMap<String, String> =
@@ -119,6 +116,23 @@ impl Registry {
             }
         }
         merged
+    }
+
+    /// Has a feed's set ready as its configuration is now: another place's set is not this one's, and what one and the same
+    /// place told may read otherwise by another template.
+    fn renew(&self, known: &mut BTreeMap<(Source, String), Known>, feed: &Feed) {
+        let place = (feed.source(), feed.label());
+        let set = match known.remove(&place) {
+            Some(old) if old.feed == *feed => {
+                known.insert(place, old);
+                return;
+            }
+            Some(old) if old.feed.identity() == feed.identity() => {
+                known::found(feed, old.set.into_iter().map(|(key, found)| (key, found.written)))
+            }
+            _ => known::recall(&self.state_dir, feed),
+        };
+        known.insert(place, Known { set, feed: feed.clone(), kept: true });
     }
 
     fn clash(&self, told: String) {
@@ -167,7 +181,7 @@ impl Registry {
             .into_iter()
             .map(|((_, label), known)| {
                 known.kept = true;
-                (label.clone(), known.identity.clone(), known.set.clone())
+                (label.clone(), known.feed.identity(), known.set.clone())
             })
             .collect();
         drop(known);

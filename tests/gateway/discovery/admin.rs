@@ -118,7 +118,12 @@ async fn what_is_wrong_is_named_by_member() {
             "`credential.bearer_file`: files are read",
         ),
         ("x", json!({ "url": url, "name": "y" }), "invalid_params", "`name`: not the one in the path"),
-        ("x", json!({ "url": "https://h", "tls": { "ca": "/dev/null" } }), "invalid_params", "`tls.ca`: /dev/null: holds no certificate"),
+        (
+            "x",
+            json!({ "url": "https://h", "tls": { "ca": "/dev/null" } }),
+            "invalid_params",
+            "`tls.ca`: cannot read /dev/null: not a regular file of at most 1 MiB",
+        ),
         ("x%20y", json!({ "url": url }), "invalid_params", "backend name"),
         ("x", json!([{ "url": url }]), "invalid_request", "expected an object, found an array"),
         ("x", json!(5), "invalid_params", "expected a mapping, found a number"),
