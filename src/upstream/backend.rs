@@ -229,6 +229,10 @@ impl Backend {
         let is = self.is_healthy();
         if is && !was {
             self.recovered.store(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            // It failed because it was down, and is not: the first requests may show whether that was all.
+            let now = Instant::now();
+            self.breaker.hasten(now);
+            self.outlier.hasten(now);
         }
         self.meter.up.set(i64::from(is));
         was != is
