@@ -57,7 +57,7 @@ pub enum Fault {
     LateStatus(u16),
     /// No session is opened; everything else is answered.
     NoSession,
-    /// An answer of many megabytes, whole.
+    /// An answer of many megabytes, with a pause before the end.
     Large,
 }
 
@@ -364,7 +364,14 @@ async fn commit(stream: &mut TcpStream, fault: Fault, request: &Request, shared:
             tokio::time::sleep(Duration::from_millis(300)).await;
             whole(status, b"")
         }
-        Fault::Large => whole(200, &result(request, json!({ "content": [{ "type": "text", "text": "x".repeat(48 << 20) }] }))),
+        Fault::Large => {
+            let text = "x".repeat(20 << 20);
+            let mut whole = whole(200, &result(request, json!({ "content": [{ "type": "text", "text": text }] })));
+            let end = whole.split_off(whole.len() - 1);
+            let _ = stream.write_all(&whole).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            end
+        }
     };
     let _ = stream.write_all(&written).await;
 }
