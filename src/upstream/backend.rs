@@ -242,6 +242,10 @@ impl Backend {
         if is && !was {
             // Never 0, which is never.
             self.recovered.store(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+            // It failed because it was down, and is not: the first requests may show whether that was all.
+            let now = Instant::now();
+            self.breaker.hasten(now);
+            self.outlier.hasten(now);
         }
         self.meter.up.set(i64::from(is));
         was != is

@@ -138,6 +138,12 @@ impl Breaker {
         Some(Ticket { period: inner.period })
     }
 
+    /// Lets it be tried from now on, since what failed shows other signs of being back.
+    pub fn hasten(&self, now: Instant) {
+        let mut inner = self.inner();
+        inner.until = inner.until.map(|until| until.min(now));
+    }
+
     /// Tells how a request ended; returns the state it brought about, if that is another.
     pub fn settle(&self, now: Instant, conf: &Conf, ticket: Ticket, verdict: Verdict) -> Option<State> {
         // A share of failures needs the successes counted as well.

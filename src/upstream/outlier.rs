@@ -45,6 +45,12 @@ impl Outlier {
         true
     }
 
+    /// Lets it in again, since it shows other signs of being back.
+    pub fn hasten(&self, now: Instant) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.until = inner.until.map(|until| until.min(now));
+    }
+
     /// Until when it is left out, if it is.
     pub fn until(&self, now: Instant) -> Option<Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).until.filter(|until| now < *until)

@@ -183,3 +183,21 @@ async fn a_share_of_failures_opens_it_also_when_never_many_in_a_row() {
     ask(&gateway, Lane::Native, WRITE).await;
     assert_eq!(breaker(&gateway, "one").await, "open");
 }
+
+#[tokio::test]
+async fn a_backend_that_was_down_and_is_back_is_tried_at_once() {
+    let faulty = Faulty::start();
+    let soon = ", health_check: {path: /health, interval: 50ms}";
+    let balancer = "load_balancer: { unhealthy_threshold: 1, healthy_threshold: 1, outlier: { consecutive_failures: 2, ejection: 10m, max_ejected: 100% } }\n";
+    let gateway = gateway(&[faulty.backend("one", soon)], &format!("{STAYS_OPEN}{balancer}")).await;
+    faulty.commit(Fault::ResetAfterAll);
+    fail(&gateway, 2).await;
+    assert_eq!(ask(&gateway, Lane::Rest, WRITE).await.status, 503);
+    faulty.sicken(true);
+    is_up(&gateway, "one", false).await;
+    faulty.commit(None);
+    faulty.sicken(false);
+    is_up(&gateway, "one", true).await;
+    assert_eq!(ask(&gateway, Lane::Rest, WRITE).await.status, 200, "not only when its ten minutes are over");
+    assert_eq!(breaker(&gateway, "one").await, "closed");
+}

@@ -66,8 +66,10 @@ async fn a_hedge_that_finds_no_place_does_not_hold_up_the_first() {
     }
     slow.work(10, Duration::from_millis(300));
     for lane in [Lane::Rest, Lane::Native] {
-        assert_eq!(ask(&gateway, lane, Kind::List).await.status, 200, "{lane:?}");
+        let told = ask(&gateway, lane, Kind::List).await;
+        assert_eq!((told.status, slow.received(&told.id)), (200, 1), "{lane:?}");
     }
+    assert_eq!(full.hanging(), 1, "it was full all the time");
     held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 

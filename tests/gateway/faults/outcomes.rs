@@ -136,7 +136,7 @@ async fn what_was_not_sent_goes_elsewhere_and_what_may_have_been_runs_at_most_on
 async fn a_client_that_leaves_or_reads_slowly_is_no_failure_of_the_backend() {
     let faulty = Faulty::start();
     let one_strike = "circuit_breaker: { failure_threshold: 1 }\n";
-    let gateway = gateway_with("request_timeout: 500ms", &[faulty.backend("one", "")], one_strike).await;
+    let gateway = gateway_with("request_timeout: 2s", &[faulty.backend("one", "")], one_strike).await;
     faulty.commit(Fault::Hang);
     for (lane, kind) in [(Lane::Rest, WRITE), (Lane::Native, WRITE), (Lane::Native, Kind::List)] {
         let leaves = begin(&gateway, lane, kind);
@@ -148,7 +148,7 @@ async fn a_client_that_leaves_or_reads_slowly_is_no_failure_of_the_backend() {
     faulty.commit(Fault::Large);
     let response = request(&gateway.url, Lane::Native, WRITE).send().await.expect("an answer");
     // Longer than a whole answer may take; the slowness is the fault that is tested.
-    tokio::time::sleep(std::time::Duration::from_millis(800)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
     let _ = response.bytes().await;
     eventually("the call ended", async || (gateway.metric("backend_in_flight{backend=\"one\"}").await == 0).then_some(())).await;
     assert_eq!(breaker(&gateway, "one").await, "closed", "its client was slow, not the backend");
