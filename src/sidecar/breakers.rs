@@ -37,7 +37,7 @@ pub fn by_backend(snapshot: &Snapshot) -> BTreeMap<String, &'static str> {
 
 /// One that is switched off leaves nobody alone, however it stood before.
 fn state_of(snapshot: &Snapshot, backend: &Backend, now: Instant) -> Standing {
-    if snapshot.config.circuit_breaker.backend.is_none() { Standing::Closed } else { backend.breaker.state(now) }
+    if snapshot.config.circuit_breaker.backend.is_none() { Standing::Closed } else { backend.record.breaker.state(now) }
 }
 
 /// `GET /admin/breakers`.
@@ -48,12 +48,12 @@ pub fn page(snapshot: &Snapshot) -> Page {
 }
 
 fn row(snapshot: &Snapshot, backend: &Backend, now: Instant) -> Row {
-    let tools = backend.tool_states(now).into_iter().map(|(server, tool, state)| OfTool { server, tool, state: state.name() });
+    let tools = backend.record.tool_states(now).into_iter().map(|(server, tool, state)| OfTool { server, tool, state: state.name() });
     Row {
         backend: backend.name().to_owned(),
         state: state_of(snapshot, backend, now).name(),
         tools: tools.collect(),
-        ejected_for: backend.outlier.until(now).map(|until| until.saturating_duration_since(now).as_secs_f64()),
+        ejected_for: backend.record.outlier.until(now).map(|until| until.saturating_duration_since(now).as_secs_f64()),
         in_flight: backend.meter.in_flight.get(),
     }
 }
@@ -64,7 +64,7 @@ pub fn note(state: &State) {
     let backends = &snapshot.upstream.backends;
     let states = backends.iter().map(|backend| (backend.name(), state_of(&snapshot, backend, now).level()));
     let tools = backends.iter().flat_map(|backend| {
-        let states = backend.tool_states(now).into_iter();
+        let states = backend.record.tool_states(now).into_iter();
         states.map(|(server, tool, state)| ([backend.name().to_owned(), server, tool], state.level()))
     });
     state.shared.metrics.breakers(states, tools);

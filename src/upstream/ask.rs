@@ -185,7 +185,7 @@ pub(super) struct Exchange<'a, 'q> {
 impl Exchange<'_, '_> {
     /// Servers behind one endpoint share a session; another address of the same name is another endpoint.
     fn slot(&self) -> Arc<Slot> {
-        self.backend.sessions.slot(self.target.address, self.backend.mcp_path(self.question.server), self.question.owner)
+        self.backend.record.sessions.slot(self.target.address, self.backend.mcp_path(self.question.server), self.question.owner)
     }
 
     async fn in_session(&self) -> Result<Reply, Trouble> {

@@ -1,10 +1,9 @@
 //! One backend at run time: its addresses and their health (Pingora's `Backends`), what it told about itself, and our
 //! sessions with it. Lives on through reloads as long as its configuration stays the same.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -12,13 +11,11 @@ use http::HeaderValue;
 use pingora::lb::Backends;
 
 use super::ask::Trouble;
-use super::breaker::{Breaker, State};
 use super::exchange::{Exchanger, OnBehalf};
 use super::facts::{Facts, Speaks};
 use super::health::Check;
-use super::outlier::Outlier;
 use super::peer::Resolver;
-use super::session_pool::SessionPool;
+use super::record::Record;
 use crate::config::traffic::Thresholds;
 use crate::config::{self, Protocol};
 use crate::egress::dial::Dialer;
@@ -36,16 +33,14 @@ pub struct Backend {
     pub bearer: Option<HeaderValue>,
     exchanger: Option<Exchanger>,
     pub meter: BackendMeter,
-    pub sessions: SessionPool,
-    pub breaker: Breaker,
-    /// Those of single tools, by server and tool.
-    tool_breakers: Mutex<HashMap<(String, String), Arc<Breaker>>>,
-    pub outlier: Outlier,
+    pub record: Arc<Record>,
     /// Where `max_in_flight` bounds what it is given.
-    pub room: Option<Room>,
+    pub room: Option<Arc<Room>>,
     origin: Instant,
     /// Milliseconds after `origin` when it last became healthy.
     recovered: AtomicU64,
+    /// It goes on as what was healthy before, so that its first check is no recovery.
+    continues: AtomicBool,
     facts: ArcSwap<Facts>,
     addresses: Backends,
     dialer: Dialer,
@@ -58,9 +53,19 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// `before` is the same instance as it was described before, if it was.
+    ///
     /// # Errors
     /// When something its configuration names cannot be used (a CA file).
-    pub fn new(conf: &Arc<config::Backend>, thresholds: Thresholds, metrics: &Metrics, probes: &Arc<Client>) -> Result<Arc<Self>, String> {
+    pub fn new(
+        conf: &Arc<config::Backend>,
+        thresholds: Thresholds,
+        metrics: &Metrics,
+        probes: &Arc<Client>,
+        before: Option<&Self>,
+    ) -> Result<Arc<Self>, String> {
+        let as_wide = before.filter(|before| before.conf.max_in_flight == conf.max_in_flight).and_then(|before| before.room.clone());
+        let room = as_wide.or_else(|| (conf.max_in_flight > 0).then(|| Arc::new(Room::new(conf.max_in_flight))));
         let dialer = Dialer::new(&conf.name, &conf.url, conf.tls.sni.as_deref(), conf.tls.ca.as_ref())?;
         let mut exchanger = conf.exchange.as_ref().map(Exchanger::new).transpose()?;
         let backend = Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
@@ -71,7 +76,6 @@ impl Backend {
                 bearer: conf.credential.as_ref().and_then(|token| bearer(token.expose())),
                 exchanger: exchanger.take(),
                 meter: metrics.backend(&conf.name),
-                sessions: SessionPool::default(),
                 facts: ArcSwap::from_pointee(configured_facts(conf)),
                 addresses,
                 dialer,
@@ -81,12 +85,11 @@ impl Backend {
                 draining: AtomicBool::new(false),
                 conf: Arc::clone(conf),
                 thresholds,
-                breaker: Breaker::default(),
-                tool_breakers: Mutex::default(),
-                outlier: Outlier::default(),
-                room: (conf.max_in_flight > 0).then(|| Room::new(conf.max_in_flight)),
-                origin: Instant::now(),
-                recovered: AtomicU64::new(0),
+                continues: AtomicBool::new(before.is_some_and(Self::is_healthy)),
+                record: before.map(|before| Arc::clone(&before.record)).unwrap_or_default(),
+                room: room.clone(),
+                origin: before.map_or_else(Instant::now, |before| before.origin),
+                recovered: AtomicU64::new(before.map_or(0, |before| before.recovered.load(Ordering::Relaxed))),
             }
         });
         Ok(backend)
@@ -239,13 +242,13 @@ impl Backend {
             self.ready.store(Arc::new(addresses.iter().map(|address| self.dial(*address)).collect()));
         }
         let is = self.is_healthy();
-        if is && !was {
+        if is && !was && !self.continues.swap(false, Ordering::Relaxed) {
             // Never 0, which is never.
             self.recovered.store(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
             // It failed because it was down, and is not: the first requests may show whether that was all.
             let now = Instant::now();
-            self.breaker.hasten(now);
-            self.outlier.hasten(now);
+            self.record.breaker.hasten(now);
+            self.record.outlier.hasten(now);
         }
         self.meter.up.set(i64::from(is));
         was != is
@@ -261,17 +264,12 @@ impl Backend {
         self.origin.elapsed().saturating_sub(Duration::from_millis(self.recovered.load(Ordering::Relaxed)))
     }
 
-    /// The breaker of one tool of one server, made when first asked for.
-    pub fn tool_breaker(&self, server: &str, tool: &str) -> Arc<Breaker> {
-        let mut breakers = self.tool_breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(breakers.entry((server.to_owned(), tool.to_owned())).or_default())
-    }
-
-    /// Where its tools' breakers stand, those that are closed left out.
-    pub fn tool_states(&self, now: Instant) -> Vec<(String, String, State)> {
-        let breakers = self.tool_breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        let states = breakers.iter().map(|((server, tool), breaker)| (server.clone(), tool.clone(), breaker.state(now)));
-        states.filter(|(.., state)| *state != State::Closed).collect()
+    /// Whether a configuration describes the same instance, asked by the same credential.
+    pub fn is_same(&self, conf: &config::Backend) -> bool {
+        let of = |conf: &config::Backend| {
+            (conf.name.clone(), conf.url.clone(), conf.mcp_path.clone(), conf.tls.clone(), conf.credential.clone(), conf.exchange.clone())
+        };
+        of(&self.conf) == of(conf)
     }
 
     /// When its health was last checked.

@@ -244,12 +244,18 @@ mod tests {
         Enter,
         Settle(usize, Verdict),
         Wait(u64),
+        /// The backend is back.
+        Hasten,
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let verdict = prop_oneof![Just(Verdict::Passed), Just(Verdict::Failed), Just(Verdict::Failed), Just(Verdict::Void)];
-        let event =
-            prop_oneof![Just(Event::Enter), (0usize..8, verdict).prop_map(|(i, v)| Event::Settle(i, v)), (1u64..700).prop_map(Event::Wait)];
+        let event = prop_oneof![
+            Just(Event::Enter),
+            (0usize..8, verdict).prop_map(|(i, v)| Event::Settle(i, v)),
+            (1u64..700).prop_map(Event::Wait),
+            Just(Event::Hasten)
+        ];
         proptest::collection::vec(event, 1..200)
     }
 
@@ -257,14 +263,15 @@ mod tests {
     struct Reference {
         state: State,
         changes: u64,
-        since: u64,
+        /// When an open one lets somebody try.
+        due: u64,
         log: Vec<(u64, Verdict)>,
         out: u32,
     }
 
     impl Reference {
         fn change(&mut self, state: State, now: u64) {
-            *self = Self { state, changes: self.changes + 1, since: now, log: Vec::new(), out: 0 };
+            *self = Self { state, changes: self.changes + 1, due: now + 500, log: Vec::new(), out: 0 };
         }
 
         fn count(&self, verdict: Verdict) -> u32 {
@@ -272,8 +279,7 @@ mod tests {
         }
 
         fn enter(&mut self, now: u64, conf: &Conf) -> bool {
-            let recovery = u64::try_from(conf.recovery_timeout.as_millis()).unwrap();
-            if self.state == State::Open && now >= self.since + recovery {
+            if self.state == State::Open && now >= self.due {
                 self.change(State::HalfOpen, now);
             }
             let lets = match self.state {
@@ -304,12 +310,16 @@ mod tests {
         fn it_does_what_the_reference_does(events in events(), threshold in 1u32..4, probes in 1u32..3) {
             let conf = Conf { failure_threshold: threshold, probes, failure_rate: None, window: Duration::from_secs(1), min_requests: 1, recovery_timeout: Duration::from_millis(500) };
             let (breaker, origin) = (Breaker::default(), Instant::now());
-            let mut reference = Reference { state: State::Closed, changes: 0, since: 0, log: Vec::new(), out: 0 };
+            let mut reference = Reference { state: State::Closed, changes: 0, due: 0, log: Vec::new(), out: 0 };
             let (mut at, mut under_way) = (0, Vec::new());
             for event in events {
                 let now = origin + Duration::from_millis(at);
                 match event {
                     Event::Wait(ms) => at += ms,
+                    Event::Hasten => {
+                        breaker.hasten(now);
+                        reference.due = reference.due.min(at);
+                    }
                     Event::Enter => {
                         let ticket = breaker.enter(now, &conf);
                         prop_assert_eq!(ticket.is_some(), reference.enter(at, &conf));
@@ -329,7 +339,7 @@ mod tests {
                     Event::Settle(..) => {}
                 }
                 let now = origin + Duration::from_millis(at);
-                let due = reference.state == State::Open && at >= reference.since + 500;
+                let due = reference.state == State::Open && at >= reference.due;
                 prop_assert_eq!(breaker.state(now), if due { State::HalfOpen } else { reference.state });
                 prop_assert_eq!(breaker.wait(now, &conf).is_none(), due || reference.state == State::Closed || (reference.state == State::HalfOpen && reference.out + reference.count(Verdict::Passed) < probes));
             }

@@ -97,7 +97,7 @@ impl<'f> Field<'f> {
     /// who is down already must not make an ejection the end of all.
     fn ejected(&self, share: f64) -> u64 {
         let able = self.members().enumerate().filter(|(_, member)| member.can(self.ask) && member.backend.is_healthy());
-        let deserving = able.clone().filter_map(|(i, member)| Some((member.backend.outlier.until(self.now)?, i)));
+        let deserving = able.clone().filter_map(|(i, member)| Some((member.backend.record.outlier.until(self.now)?, i)));
         let mut deserving: Vec<_> = deserving.collect();
         if deserving.is_empty() {
             return 0;

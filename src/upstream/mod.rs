@@ -2,7 +2,7 @@
 //! `tend` is the background loop that keeps one backend's addresses, health and facts fresh.
 //!
 //! Reading order: `backend` (one instance), `pool` (who serves what, and who is asked), `balance` (whose turn), `trial` (one
-//! request at one backend), `breaker` and `outlier` (when a backend is left alone), `budget` (how often is tried
+//! request at one backend), `record`, `breaker` and `outlier` (when a backend is left alone), `budget` (how often is tried
 //! again), `policy` (what of the configuration governs all that), `ask` and `answer` (one
 //! JSON-RPC request to one backend), `cancel` (a request nobody waits for), `exchange` (tokens on a caller's behalf), `session_pool` (our
 //! legacy sessions), `catalog` (learning), `health`, `peer`, `facts`, `discovery` (where backends come from).
@@ -24,6 +24,7 @@ pub mod outlier;
 pub mod peer;
 pub mod policy;
 pub mod pool;
+pub mod record;
 pub mod session_pool;
 pub mod trial;
 mod window;
@@ -39,7 +40,7 @@ use self::backend::Backend;
 use self::discovery::Sources;
 use self::policy::Policy;
 use self::pool::{Directory, Pool};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::egress::Client;
 use crate::observe::metrics::Metrics;
 
@@ -71,12 +72,13 @@ impl Upstream {
         metrics: &Metrics,
         probes: &Arc<Client>,
     ) -> Result<Self, String> {
+        let before = |conf: &config::Backend| Some(&**old?.backends.iter().find(|backend| backend.is_same(conf))?);
         let backends = config.backends.iter().filter_map(|conf| {
             let thresholds = config.load_balancer.thresholds;
             let same = |backend: &&Arc<Backend>| backend.conf == *conf && backend.thresholds == thresholds;
             let built = match old.and_then(|old| old.backends.iter().find(same)) {
                 Some(backend) => Ok(Arc::clone(backend)),
-                None => Backend::new(conf, thresholds, metrics, probes).map_err(|e| format!("backend {}: {e}", conf.name)),
+                None => Backend::new(conf, thresholds, metrics, probes, before(conf)).map_err(|e| format!("backend {}: {e}", conf.name)),
             };
             match built {
                 Err(fault) if discovered.contains_key(&conf.name) => {
@@ -144,7 +146,7 @@ async fn identify(backend: &Backend, probes: &Client) -> bool {
 /// Tells the server of the sessions nobody used for a while, beside everything else: a server that does not answer must
 /// not keep its health from being asked.
 fn close(backend: &Arc<Backend>, probes: &Arc<Client>) {
-    let abandoned = backend.sessions.abandoned();
+    let abandoned = backend.record.sessions.abandoned();
     if abandoned.is_empty() {
         return;
     }

@@ -54,7 +54,7 @@ impl Policy {
         let named = self.breaker.tools.iter().map(|tool| &tool.tool).filter(|tool| !tool.contains(['*', '?', '[', '{', '\\']));
         let guard = |tool: &String| {
             let (.., conf) = self.tools.iter().find(|(servers, tools, _)| servers.is_match(server) && tools.is_match(tool))?;
-            let guard = ToolGuard { breaker: backend.tool_breaker(server, tool), conf: *conf, name: format!("{server}/{tool}") };
+            let guard = ToolGuard { breaker: backend.record.tool_breaker(server, tool), conf: *conf, name: format!("{server}/{tool}") };
             Some((tool.clone(), Arc::new(guard)))
         };
         tools.chain(named).filter_map(guard).collect()

@@ -18,7 +18,7 @@ use crate::egress::Target;
 use crate::mcp::method::METHODS;
 use crate::observe::metrics::{Meter, Metrics};
 use crate::reject::Verdict;
-use crate::room::{Place, Room};
+use crate::room::Place;
 
 /// What a request demands of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,13 +231,13 @@ impl Member {
 
     /// How long its breakers let nothing through; `None` if they do now.
     pub(super) fn wait(&self, ask: Ask<'_>, policy: &Policy, now: Instant) -> Option<Duration> {
-        let own = policy.breaker.backend.as_ref().and_then(|conf| self.backend.breaker.wait(now, conf));
+        let own = policy.breaker.backend.as_ref().and_then(|conf| self.backend.record.breaker.wait(now, conf));
         let tool = self.guard(ask).and_then(|guard| guard.breaker.wait(now, &guard.conf));
         own.max(tool)
     }
 
     pub(super) fn is_full(&self, ask: Ask<'_>) -> bool {
-        !ask.stays && self.backend.room.as_ref().is_some_and(Room::is_full)
+        !ask.stays && self.backend.room.as_ref().is_some_and(|room| room.is_full())
     }
 
     async fn place(&self, ask: Ask<'_>, policy: &Policy) -> Result<Option<Place>, NoChoice> {

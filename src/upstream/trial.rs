@@ -35,7 +35,7 @@ impl Trial {
     ) -> Option<Self> {
         let now = Instant::now();
         let ticket = match &policy.breaker.backend {
-            Some(conf) => Some(backend.breaker.enter(now, conf)?),
+            Some(conf) => Some(backend.record.breaker.enter(now, conf)?),
             None => None,
         };
         let (backend, policy) = (Arc::clone(backend), Arc::clone(policy));
@@ -62,10 +62,10 @@ impl Trial {
         // A tool that is watched by itself answers for itself: its failures are not to close its neighbours.
         let verdict = if self.tool.is_some() && self.reached && verdict == Verdict::Failed { Verdict::Void } else { verdict };
         if let (Some(ticket), Some(conf)) = (self.ticket, &self.policy.breaker.backend) {
-            settle(&self.backend.breaker, now, conf, ticket, verdict, name, "");
+            settle(&self.backend.record.breaker, now, conf, ticket, verdict, name, "");
         }
         let Some(conf) = self.policy.balancer.outlier.as_ref().filter(|_| verdict != Verdict::Void) else { return };
-        if self.backend.outlier.count(now, conf, verdict == Verdict::Failed) {
+        if self.backend.record.outlier.count(now, conf, verdict == Verdict::Failed) {
             log::warn!("backend {name}: failed too often; left out for a while, unless too many others are");
         }
     }
@@ -80,7 +80,7 @@ impl Trial {
     pub fn vouch(&mut self) {
         let now = Instant::now();
         let probes = |breaker: &Breaker| breaker.state(now) == State::HalfOpen;
-        if probes(&self.backend.breaker) || self.tool.as_ref().is_some_and(|(guard, _)| probes(&guard.breaker)) {
+        if probes(&self.backend.record.breaker) || self.tool.as_ref().is_some_and(|(guard, _)| probes(&guard.breaker)) {
             self.judge(Verdict::Passed);
         }
     }

@@ -3,6 +3,7 @@
 
 mod overload;
 mod replicas;
+mod ways_around;
 
 use serde_json::{Value, json};
 

@@ -63,7 +63,7 @@ async fn what_is_no_backend_is_told_and_the_last_good_one_stays() {
         (
             "/backends/ca",
             "{ url: 'https://host', tls: { ca: /dev/null } }".to_owned(),
-            "etcd key /backends/ca: tls.ca: cannot read /dev/null: not a regular file of at most 1 MiB",
+            "etcd key /backends/ca:1: tls.ca: cannot read /dev/null: not a regular file of at most 1 MiB",
         ),
         ("/backends/", "{ url: 'http://host' }".to_owned(), "etcd key /backends/:"),
     ];
