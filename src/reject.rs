@@ -84,7 +84,7 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, -31415, "Unsupported Media Type";
     /// The server asks for client input, which the REST form cannot give.
     InputRequired = "input_required", 422, -31422, "Unprocessable Content";
-    /// A rate limit, quota or concurrency limit of `rate_limits` is reached; `RateLimit` names it.
+    /// A rate limit, quota or concurrency limit of `rate_limits` is reached; the detail names it, and `RateLimit` what counts in time.
     RateLimited = "rate_limited", 429, -31429, "Too Many Requests";
     /// The headers are larger than `server.limits.headers`.
     HeadersTooLarge = "headers_too_large", 431, -31431, "Request Header Fields Too Large";
@@ -112,6 +112,15 @@ codes! {
     BackendTimeout = "backend_timeout", 504, -31504, "Gateway Timeout";
 }
 
+/// A limit that was reached.
+#[derive(Debug)]
+pub struct Limited {
+    /// For the log.
+    pub rule: String,
+    /// `RateLimit-Policy` and `RateLimit`, of what counts in time.
+    pub headers: Option<(HeaderValue, HeaderValue)>,
+}
+
 /// One refusal: what the client sees and, privately, why.
 #[derive(Debug)]
 pub struct Reject {
@@ -124,8 +133,8 @@ pub struct Reject {
     pub challenge: Option<Box<str>>,
     /// Sent as `Allow`: the methods a path answers (RFC 9110 §15.5.6).
     pub allow: Option<&'static str>,
-    /// Sent as `RateLimit-Policy` and `RateLimit`: the limit that was reached.
-    pub limit: Option<Box<(HeaderValue, HeaderValue)>>,
+    /// The limit that was reached.
+    pub limit: Option<Box<Limited>>,
     /// The server's own JSON-RPC error, passed on whole.
     pub rpc_error: Option<Box<RawValue>>,
     /// For the log only.
@@ -150,10 +159,10 @@ impl Reject {
         self
     }
 
-    /// Attaches the limit that was reached: its policy and its state.
+    /// Attaches the limit that was reached.
     #[must_use]
-    pub fn limited(mut self, policy: HeaderValue, state: HeaderValue) -> Self {
-        self.limit = Some(Box::new((policy, state)));
+    pub fn limited(mut self, rule: &str, headers: Option<(HeaderValue, HeaderValue)>) -> Self {
+        self.limit = Some(Box::new(Limited { rule: rule.to_owned(), headers }));
         self
     }
 

@@ -98,6 +98,7 @@ fn config(root: &Section<'_>) -> Config {
         access: access(root.section("access")),
         observability: observability(root.section("observability")),
     };
+    rate_limits::check_routes(root, &config.rate_limits, &config.routes);
     roles::check_roles(root, config.auth.as_ref(), &config.roles);
     root.finish();
     config

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::quota::{Cost, Key, Match, OnStoreFailure, Quota, Rate, RateLimits, Rule, Store};
 use super::reader::Section;
-use super::{check, roles, units};
+use super::{check, roles, routing, units};
 
 /// Reads `rate_limits:`.
 pub fn rate_limits(root: &Section<'_>) -> RateLimits {
@@ -47,6 +47,9 @@ fn rate(section: &Section<'_>) -> Option<Rate> {
 
 fn rule(section: &Section<'_>, index: usize, names: &mut HashSet<String>) -> Rule {
     let name = section.parse("name", |text| check::label(text, "rule name")).unwrap_or_else(|| format!("rule-{}", index + 1));
+    if name.starts_with("tier-") {
+        section.problem("name", format!("`{name}` is what the limit of a tier is called; use another name"));
+    }
     if !names.insert(name.clone()) {
         section.problem("name", format!("`{name}` is already the name of another rule"));
     }
@@ -71,13 +74,23 @@ fn matches(section: &Section<'_>) -> Match {
     let matches = Match {
         route: glob("route"),
         server: glob("server"),
-        method: glob("method"),
+        method: section.parse("method", roles::method),
         tool: glob("tool"),
         tenant: glob("tenant"),
         tier: glob("tier"),
     };
     section.finish();
     matches
+}
+
+/// Rules for a route that there is not: they would never apply, and nobody would know.
+pub fn check_routes(root: &Section<'_>, limits: &RateLimits, routes: &[routing::Rule]) {
+    for rule in &limits.rules {
+        let wanted = rule.matches.route.as_ref().filter(|route| !route.contains(['*', '?', '[']));
+        if let Some(route) = wanted.filter(|route| **route != "custom" && routes.iter().all(|known| known.name != **route)) {
+            root.problem("rate_limits.rules", format!("`{}`: there is no route `{route}` below routes", rule.name));
+        }
+    }
 }
 
 fn keys(section: &Section<'_>) -> Vec<Key> {

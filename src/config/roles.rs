@@ -23,7 +23,7 @@ fn rule(section: &Section<'_>) -> Rule {
     };
     let rule = Rule {
         servers: globs("servers").unwrap_or_else(|| vec!["*".to_owned()]),
-        methods: globs("methods").unwrap_or_else(|| vec!["*".to_owned()]),
+        methods: methods(section).unwrap_or_else(|| vec!["*".to_owned()]),
         tools: globs("tools"),
         prompts: globs("prompts"),
         resources: globs("resources"),
@@ -31,6 +31,17 @@ fn rule(section: &Section<'_>) -> Rule {
     };
     section.finish();
     rule
+}
+
+fn methods(section: &Section<'_>) -> Option<Vec<String>> {
+    let read = |text: &String| method(text).map_err(|message| section.problem("methods", message)).ok();
+    let list = section.strings("methods");
+    section.has("methods").then(|| list.iter().filter_map(read).collect())
+}
+
+/// A glob over methods, in MCP's words or those of the REST form.
+pub(super) fn method(text: &str) -> Result<String, String> {
+    crate::mcp::method::find_rest(text).map_or_else(|| glob(text), |method| Ok(method.mcp.to_owned()))
 }
 
 pub(super) fn glob(text: &str) -> Result<String, String> {

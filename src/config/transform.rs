@@ -108,8 +108,13 @@ pub(super) fn transforms(root: &Section<'_>) -> Vec<Transform> {
     let read = |section: &Section<'_>| {
         let written = section.section("match");
         let glob = |key| written.parse(key, roles::glob);
-        let of =
-            Match { route: glob("route"), server: glob("server"), tool: glob("tool"), method: glob("method"), version: glob("version") };
+        let of = Match {
+            route: glob("route"),
+            server: glob("server"),
+            tool: glob("tool"),
+            method: section.parse("method", roles::method),
+            version: glob("version"),
+        };
         written.finish();
         transform(section, of)
     };

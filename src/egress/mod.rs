@@ -24,6 +24,8 @@ use tokio::io::AsyncWriteExt as _;
 
 /// How we call ourselves.
 pub const AGENT: &str = concat!("mcp-gateway/", env!("CARGO_PKG_VERSION"));
+/// What tells our own admin listener, and other gateways, who asks (RFC 9110 §7.6.3).
+const VIA: &[u8] = b"\r\nvia: 1.1 mcp-gateway\r\n";
 /// Bodies up to this size are copied behind the header to go out in the same write.
 const TOGETHER: usize = 16 << 10;
 
@@ -77,7 +79,7 @@ impl Outgoing {
     /// `path` is a request target of our own making: configured, without spaces or control characters.
     pub fn new(method: &'static str, path: &str, host: &HeaderValue) -> Self {
         let mut wire = BytesMut::with_capacity(1024);
-        for part in [method.as_bytes(), b" ", path.as_bytes(), b" HTTP/1.1\r\nhost: ", host.as_bytes(), b"\r\n"] {
+        for part in [method.as_bytes(), b" ", path.as_bytes(), b" HTTP/1.1\r\nhost: ", host.as_bytes(), VIA] {
             wire.extend_from_slice(part);
         }
         Self { wire }

@@ -126,7 +126,7 @@ impl Native<'_> {
         let member = self.pool.member(&session.backend).ok_or_else(gone)?;
         let target = member.backend.target_at(&session.address).ok_or_else(gone)?;
         let begun = self.pool.resume(member, target, self.ask()).await;
-        let mut trial = begun.map_err(|why| tries::nobody(why, &self.pool.server))?;
+        let mut trial = begun.map_err(|why| tries::nobody(why, self.pool, self.ask(), self.metrics))?;
         match self.send(client, member, &trial.target).await {
             Ok(incoming) => {
                 if let Some(trouble) = Opening::failure(&incoming) {

@@ -9,6 +9,10 @@ use pingora::protocols::http::ServerSession;
 use crate::egress::{Failure, Incoming};
 use crate::mcp::rewrite;
 use crate::snapshot::Life;
+use crate::upstream::trial::Trial;
+
+/// How long a client may take for what is written to it before its place at the backend is somebody else's.
+const SLOW_CLIENT: Duration = Duration::from_secs(1);
 
 /// How a relay ended.
 #[derive(Debug)]
@@ -57,6 +61,7 @@ pub async fn body(
     patience: Patience,
     life: &Life,
     mut stream: Option<&mut rewrite::Stream<'_>>,
+    trial: &mut Trial,
 ) -> End {
     let (Patience::Idle(wait) | Patience::Whole(wait)) = patience;
     let is_stream = matches!(patience, Patience::Idle(_));
@@ -82,7 +87,7 @@ pub async fn body(
                     Some(Err(_)) => return End::Cut { bytes, cause: "an answer that cannot be read".to_owned() },
                 };
                 bytes += chunk.len();
-                if client.write_response_body(chunk, false).await.is_err() {
+                if write(client, chunk, trial).await.is_err() {
                     return End::ClientGone { bytes };
                 }
             }
@@ -97,6 +102,19 @@ pub async fn body(
             Next::Closing => return finish(client, bytes, |bytes| End::Closed { bytes }).await,
         }
     }
+}
+
+/// Writes to the client. One who is slow to take it must not keep a place at the backend from others.
+async fn write(client: &mut ServerSession, chunk: Bytes, trial: &mut Trial) -> pingora::Result<()> {
+    let mut writing = std::pin::pin!(client.write_response_body(chunk, false));
+    if trial.has_place() {
+        tokio::select! {
+            biased;
+            done = &mut writing => return done,
+            () = tokio::time::sleep(SLOW_CLIENT) => trial.leave(),
+        }
+    }
+    writing.await
 }
 
 async fn finish(client: &mut ServerSession, bytes: usize, end: impl FnOnce(usize) -> End) -> End {

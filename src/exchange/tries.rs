@@ -11,7 +11,7 @@ use super::refuse;
 use crate::config::traffic::Repeat;
 use crate::egress::Failure;
 use crate::mcp::method;
-use crate::observe::metrics::{Metrics, Retry};
+use crate::observe::metrics::{Metrics, Retry, Shed};
 use crate::reject::{Code, Reject, Verdict};
 use crate::upstream::ask::Trouble;
 use crate::upstream::breaker;
@@ -100,7 +100,7 @@ pub fn is_safe(pool: &Pool, mcp_method: &str, name: Option<&str>) -> bool {
 struct Running<A> {
     index: usize,
     trial: Trial,
-    /// It began so late that running out of time says nothing about the backend.
+    /// It has so little time that running out of it says nothing about the backend.
     hurried: bool,
     result: Result<A, Stop>,
 }
@@ -198,7 +198,8 @@ impl Tries<'_> {
     async fn at<A: Attempt>(&self, attempt: &A, index: usize, trial: Trial) -> Running<A::Answer> {
         let (whole, left) = self.span.map_or((Duration::MAX, Duration::MAX), |span| (span.most, span.left()));
         let patience = patience(self.pool, trial.backend.conf.timeout, self.safe);
-        let hurried = left.min(patience) < whole.min(patience) / 2;
+        // A time that others set, shorter than the backend's own, is no measure of it.
+        let hurried = whole < trial.backend.conf.timeout || left.min(patience) < whole.min(patience) / 2;
         let result = attempt.send(&self.pool.members[index], &trial).await;
         Running { index, trial, hurried, result }
     }
@@ -216,7 +217,7 @@ impl Tries<'_> {
         }
         let is_ours = running.hurried && matches!(running.result, Err(Stop::Trouble(Trouble::Failure(Failure::TimedOut))));
         running.trial.judge(if is_ours { breaker::Verdict::Void } else { verdict });
-        if let (Some(_), Err(Stop::Trouble(trouble))) = (retry, &running.result) {
+        if let Err(Stop::Trouble(trouble)) = &running.result {
             log::warn!("backend {}: {trouble}", running.trial.backend.name());
         }
         retry
@@ -257,7 +258,7 @@ impl Tries<'_> {
     }
 
     fn nobody(&self, why: NoChoice) -> Reject {
-        nobody(why, &self.pool.server)
+        nobody(why, self.pool, self.ask, self.metrics)
     }
 }
 
@@ -278,15 +279,18 @@ pub fn verdict(trouble: &Trouble) -> breaker::Verdict {
 }
 
 /// What a client is told when no backend can be asked.
-pub fn nobody(why: NoChoice, server: &str) -> Reject {
+pub fn nobody(why: NoChoice, pool: &Pool, ask: Ask<'_>, metrics: &Metrics) -> Reject {
     const SOON: Duration = Duration::from_secs(1);
+    let server = &*pool.server;
     match why {
         NoChoice::Nobody => Reject::no_healthy_backend(server),
         NoChoice::Open(wait) => {
-            let detail = format!("what serves `{server}` failed too often and is left alone for a while");
+            let tool = if ask.tool.is_some() { ", or this tool of it," } else { "" };
+            let detail = format!("what serves `{server}`{tool} failed too often and is left alone for a while");
             Reject::new(Code::CircuitOpen, detail).retry_after(wait.max(SOON))
         }
         NoChoice::Full => {
+            metrics.shed(Shed::Backend);
             Reject::new(Code::Overloaded, format!("what serves `{server}` has all the requests it may have; nothing was sent"))
                 .retry_after(SOON)
         }

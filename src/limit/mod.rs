@@ -165,7 +165,7 @@ impl Limits {
             let slot = self.counts.local.enter(rule.key(rule.places, asked), limit);
             let refused = || {
                 let detail = format!("{limit} requests at the same time are all that `{}` allows", rule.name);
-                Reject::new(Code::RateLimited, detail).retry_after(SOON)
+                Reject::new(Code::RateLimited, detail).retry_after(SOON).limited(&rule.name, None)
             };
             granted.slots.push(slot.ok_or_else(refused)?);
         }
@@ -183,7 +183,7 @@ impl Limits {
                     let detail = format!("`{}` allows {} requests in {} s", rule.name, count.requests, count.seconds);
                     let notice = notice(0, wait);
                     let reject = Reject::new(Code::RateLimited, detail).retry_after(Duration::from_secs(notice.seconds));
-                    return Err(reject.limited(notice.policy(), notice.state()));
+                    return Err(reject.limited(&rule.name, Some((notice.policy(), notice.state()))));
                 }
             }
         }

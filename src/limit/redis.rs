@@ -13,6 +13,7 @@ use redis::Script;
 
 use super::meter::{Left, Meter};
 use crate::digest::{hex, sha256};
+use crate::observe::metrics::redis_error;
 use crate::store::redis::Redis;
 
 /// What a question may take: the price of a store that hangs.
@@ -95,6 +96,8 @@ pub struct Shared {
     down_until: AtomicU64,
     /// Somebody is finding out whether it answers again.
     probing: AtomicBool,
+    /// The reason last told.
+    told: Mutex<String>,
 }
 
 struct Scripts {
@@ -148,6 +151,7 @@ impl Shared {
             origin: Instant::now(),
             down_until: AtomicU64::new(0),
             probing: AtomicBool::new(false),
+            told: Mutex::default(),
         }
     }
 
@@ -225,17 +229,32 @@ impl Shared {
         self.connect();
         // Around the question, since connecting and asking each have a time of their own.
         let asked = tokio::time::timeout(PATIENCE, self.ask(key, meter, want, least)).await;
-        let answer = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        let answer = asked.unwrap_or_else(|_| {
+            redis_error();
+            Err("no answer in time".to_owned())
+        });
         let was_up = match &answer {
             Ok(_) => self.down_until.swap(0, Ordering::Relaxed) == 0,
             Err(_) => self.down_until.swap(self.now() + as_millis(PAUSE), Ordering::Relaxed) == 0,
         };
         match &answer {
-            Ok(_) if !was_up => log::warn!("rate limits: Redis answers again"),
-            Err(cause) if was_up => log::error!("rate limits: Redis cannot be asked: {cause}"),
-            _ => {}
+            Ok(_) if !was_up => {
+                self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                log::warn!("rate limits: Redis answers again");
+            }
+            Ok(_) => {}
+            Err(cause) => self.complain(cause),
         }
         answer.map_err(|_| Down)
+    }
+
+    /// Says why it cannot be asked, once for each reason.
+    fn complain(&self, cause: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != cause {
+            log::error!("rate limits: Redis cannot be asked: {cause}; until it answers, rate_limits.on_store_failure decides");
+            cause.clone_into(&mut told);
+        }
     }
 
     async fn ask(&self, key: &[u8], meter: &Meter, wanted: u64, least: u64) -> Result<Granted, String> {

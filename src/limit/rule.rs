@@ -14,6 +14,9 @@ use crate::digest::sha256;
 use crate::observe::metrics::{LimitMeter, Metrics};
 use crate::principal::{Principal, Way};
 
+/// Bytes of a key that is kept as it is; of a longer one its digest.
+const LONGEST: usize = 128;
+
 /// The tier of callers that have none.
 pub const DEFAULT_TIER: &str = "default";
 
@@ -194,6 +197,13 @@ impl Rule {
         key.extend_from_slice(&name);
         for by in &self.by {
             part(&mut key, by, asked);
+        }
+        if key.len() > LONGEST {
+            // Keys are kept, and how long they are is for callers to say.
+            let digest = sha256(&key);
+            key.truncate(name.len());
+            key.extend_from_slice(&digest);
+            key.shrink_to_fit();
         }
         key
     }

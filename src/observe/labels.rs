@@ -56,6 +56,8 @@ impl Fallback {
 pub enum Shed {
     /// `server.limits.in_flight`.
     InFlight,
+    /// `max_in_flight` of all backends that could serve it.
+    Backend,
     /// `server.limits.shed_lag`.
     Lag,
     /// `server.limits.requests_per_ip`.
@@ -63,11 +65,12 @@ pub enum Shed {
 }
 
 impl Shed {
-    pub(super) const ALL: [Self; 3] = [Self::InFlight, Self::Lag, Self::Address];
+    pub(super) const ALL: [Self; 4] = [Self::InFlight, Self::Backend, Self::Lag, Self::Address];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::InFlight => "in_flight",
+            Self::Backend => "backend",
             Self::Lag => "lag",
             Self::Address => "address",
         }

@@ -2,6 +2,7 @@
 //! no client can make series. Hot paths keep handles (`Meter`, `BackendMeter`), because looking one up by labels costs
 //! more than counting.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 pub use super::labels::{Ending, Fallback, Outcome, Retry, Shed};
@@ -27,6 +28,15 @@ impl LimitMeter {
     }
 }
 
+/// Questions to Redis that failed. One for the process, as a store is asked where no registry is at hand.
+static REDIS_ERRORS: LazyLock<IntCounter> =
+    LazyLock::new(|| IntCounter::new("redis_errors_total", "Questions to Redis that failed.").expect("a constant name"));
+
+/// Counts a question to Redis that failed.
+pub fn redis_error() {
+    REDIS_ERRORS.inc();
+}
+
 /// The registry and its families.
 pub struct Metrics {
     registry: Registry,
@@ -45,7 +55,7 @@ pub struct Metrics {
     limit_decisions: IntCounterVec,
     limit_fallbacks: [IntCounter; 3],
     pub limit_store_up: IntGauge,
-    shed: [IntCounter; 3],
+    shed: [IntCounter; 4],
     backend_draining: IntGaugeVec,
     discovery_up: IntGaugeVec,
     discovery_backends: IntGaugeVec,
@@ -65,6 +75,7 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
+        register(r, REDIS_ERRORS.clone());
         register(r, prometheus::process_collector::ProcessCollector::for_self());
         Self {
             http_requests: counters(r, "http_requests_total", "Requests answered.", &["method", "route", "status"]),
@@ -95,7 +106,8 @@ impl Metrics {
             },
             limit_store_up: gauge(r, "rate_limit_store_up", "1 while the store of rate limits answers, or none is shared."),
             shed: {
-                let family = counters(r, "overload_refusals_total", "Requests refused for the gateway's own sake.", &["reason"]);
+                let family =
+                    counters(r, "overload_refusals_total", "Requests refused because there is more to do than can be done.", &["reason"]);
                 Shed::ALL.map(|reason| family.with_label_values(&[reason.name()]))
             },
             backend_draining: gauges(r, "backend_draining", "1 while the backend is given no new requests.", &["backend"]),

@@ -145,7 +145,7 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
         return Ok(Plan::Page(route, None));
     }
     // How much already.
-    often::make_room(state, ctx, limits, &client.req_header().method, route).await?;
+    often::hold_back(state, ctx, limits, route)?;
     // Who.
     let caller = who::recognise(state, client, ctx, route).await?;
     // Where to. Whether a server exists is for those to know who may use it.
@@ -162,6 +162,7 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
         *read = Body::new(body::read(client, limits).await?);
         strict::check(read.read())?;
     }
+    often::make_room(state, ctx, limits, &client.req_header().method).await?;
     let read: &'b Body = read;
     // Which way.
     let request = client.req_header();
@@ -183,6 +184,9 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
 async fn rest<'b>(ctx: &mut Ctx, known: Known<'_>, body: &'b Body, form: Form) -> Verdict<Rest<'b>> {
     let course::Rest { payload, mut courses } = course::rest(ctx, known.courses, body)?;
     let mut granted = Granted::default();
+    if let rest::Payload::One(request) = &payload {
+        ctx.told.ask(&request.call());
+    }
     let payload = match payload {
         rest::Payload::One(request) => rest::Payload::One(judge(ctx, &known, request, courses.first_mut(), &mut granted).await?),
         rest::Payload::Batch(requests) => {
@@ -240,6 +244,9 @@ async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, bod
         headers::agree(&request.headers, call)?;
     }
     let course::Native { payload, call, mut decided, body } = course::native(ctx, known.courses, asked, call, body)?;
+    if let Some(call) = &call {
+        ctx.told.ask(call);
+    }
     // May they: every message of a batch, or none of it is sent, since a part would be another request.
     let batch = payload.as_ref().map(Payload::batched).unwrap_or_default();
     let calls = || call.iter().chain(&batch);

@@ -1,5 +1,6 @@
 //! What one request gathers on its way, grouped by who fills it in.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use http::HeaderValue;
 use pingora::protocols::http::ServerSession;
 
 use crate::access::Client;
+use crate::call::Call;
 use crate::extend::Middleware;
 use crate::limit::Notice;
 use crate::observe::metrics::Outcome;
@@ -73,7 +75,19 @@ pub struct Told {
     pub outcome: Option<Outcome>,
     /// The code of a refusal.
     pub code: Option<&'static str>,
+    /// The rate limit that refused it.
+    pub limit: Option<String>,
     pub bytes: usize,
+}
+
+impl Told {
+    /// Notes what is asked, where it will be written down.
+    pub fn ask(&mut self, call: &Call<'_>) {
+        if log::log_enabled!(target: "access", log::Level::Info) {
+            self.method = Some(call.method.clone().into_owned());
+            self.name = call.name.clone().map(Cow::into_owned);
+        }
+    }
 }
 
 impl Ctx {

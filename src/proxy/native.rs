@@ -181,7 +181,7 @@ async fn relayed(
         return (Outcome::Abandoned, Err(left()));
     }
     let _counted = is_stream.then(|| Streaming::begin(state));
-    let end = relay::body(client, incoming, patience, &state.shared.life, None).await;
+    let end = relay::body(client, incoming, patience, &state.shared.life, None, &mut trial).await;
     trial.judge(how(&end));
     settle(ctx, status, end)
 }
@@ -254,7 +254,7 @@ async fn rewritten(
         let mut stream = rewrite::Stream::new(&rewrite);
         begun(&mut opened);
         let Open { incoming, mut trial, .. } = opened;
-        let end = relay::body(client, incoming, patience, &state.shared.life, Some(&mut stream)).await;
+        let end = relay::body(client, incoming, patience, &state.shared.life, Some(&mut stream), &mut trial).await;
         trial.judge(how(&end));
         return settle(ctx, status, end);
     }
@@ -338,8 +338,4 @@ fn record(state: &State, ctx: &mut Ctx, plan: &Native<'_>, outcome: Outcome) {
     ctx.told.outcome = Some(outcome);
     let Some(call) = &plan.call else { return };
     plan.pool.meter(&state.shared.metrics, call).count(outcome, ctx.arrival.started.elapsed(), ctx.told.bytes);
-    if log::log_enabled!(target: "access", log::Level::Info) {
-        ctx.told.method = Some(call.method.clone().into_owned());
-        ctx.told.name = call.name.clone().map(std::borrow::Cow::into_owned);
-    }
 }

@@ -14,11 +14,11 @@ use crate::reject::{Code, Reject, Verdict};
 use crate::route::Route;
 use crate::snapshot::State;
 
-/// Finds a place for a request among what is under way.
+/// Turns away floods, and a part of what comes while we cannot keep up.
 ///
 /// # Errors
 /// `rate_limited` for an address that floods us, `overloaded`.
-pub async fn make_room(state: &State, ctx: &mut Ctx, limits: &config::Limits, method: &Method, route: Route<'_>) -> Verdict<()> {
+pub fn hold_back(state: &State, ctx: &Ctx, limits: &config::Limits, route: Route<'_>) -> Verdict<()> {
     let metrics = &state.shared.metrics;
     if let Some(address) = ctx.arrival.client.address.filter(|_| limits.requests_per_ip > 0)
         && state.shared.coarse.exceeds(address, limits.requests_per_ip)
@@ -31,10 +31,18 @@ pub async fn make_room(state: &State, ctx: &mut Ctx, limits: &config::Limits, me
         return Ok(());
     }
     state.shared.lag.watch(limits.shed_lag);
-    state.shared.lag.judge().inspect_err(|_| metrics.shed(Shed::Lag))?;
+    state.shared.lag.judge().inspect_err(|_| metrics.shed(Shed::Lag))
+}
+
+/// Finds a place for a request among what is under way. Asked for once its body is there: whoever sends one slowly must not
+/// keep others out.
+///
+/// # Errors
+/// `overloaded`.
+pub async fn make_room(state: &State, ctx: &mut Ctx, limits: &config::Limits, method: &Method) -> Verdict<()> {
     // A stream stays for as long as its client likes.
     if *method != Method::GET {
-        ctx.place = ctx.snapshot.gate.enter(limits).await.inspect_err(|_| metrics.shed(Shed::InFlight))?;
+        ctx.place = ctx.snapshot.gate.enter(limits).await.inspect_err(|_| state.shared.metrics.shed(Shed::InFlight))?;
     }
     Ok(())
 }

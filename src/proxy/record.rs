@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::ctx::Ctx;
 use crate::observe::metrics::Outcome;
-use crate::reject::{Reject, clip};
+use crate::reject::{Code, Reject, clip};
 use crate::snapshot::State;
 
 /// One line of the access log.
@@ -36,6 +36,8 @@ struct Access<'a> {
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<&'a str>,
     bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -69,6 +71,7 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
             rule: ctx.told.rule.as_deref(),
             outcome: ctx.told.outcome.map(Outcome::name),
             code: ctx.told.code,
+            limit: ctx.told.limit.as_deref(),
             bytes: ctx.told.bytes,
             error: error.map(ToString::to_string),
         };
@@ -80,6 +83,8 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
 pub fn outcome_of(reject: &Reject) -> Outcome {
     match reject.code.status() {
         _ if reject.rpc_error.is_some() => Outcome::ServerError,
+        // Nothing was sent.
+        _ if matches!(reject.code, Code::CircuitOpen | Code::Overloaded) => Outcome::Refused,
         500..=599 => Outcome::Failed,
         _ => Outcome::Refused,
     }

@@ -83,7 +83,8 @@ pub async fn refuse(client: &mut ServerSession, ctx: &mut Ctx, reject: &Reject, 
     }
     if let Some(limit) = &reject.limit {
         ctx.notice = None;
-        headers.extend([(POLICY, limit.0.clone()), (LIMIT, limit.1.clone())]);
+        ctx.told.limit = Some(limit.rule.clone());
+        headers.extend(limit.headers.iter().flat_map(|(policy, state)| [(POLICY, policy.clone()), (LIMIT, state.clone())]));
     }
     page(client, ctx, Page { status: reject.code.status(), content_type: content_type.into(), headers, body: text.into() }).await
 }

@@ -230,23 +230,13 @@ async fn write_notice(client: &mut ServerSession, notice: &Bytes) -> Result<usiz
 }
 
 fn record(state: &State, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>, answer: &Verdict<Done>) {
-    let outcome = count(state, ctx, plan, request, answer);
-    note(ctx, request, outcome);
+    ctx.told.outcome = Some(count(state, ctx, plan, request, answer));
 }
 
 /// Counts a call whose caller left.
 fn abandoned(state: &State, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) {
     plan.pool.meter(&state.shared.metrics, &request.call()).count(Outcome::Abandoned, ctx.arrival.started.elapsed(), 0);
-    note(ctx, request, Outcome::Abandoned);
-}
-
-/// Notes for the access record what was asked and how it ended.
-fn note(ctx: &mut Ctx, request: &Request<'_>, outcome: Outcome) {
-    ctx.told.outcome = Some(outcome);
-    if log::log_enabled!(target: "access", log::Level::Info) {
-        ctx.told.method = Some(request.method.mcp.to_owned());
-        ctx.told.name = request.name().map(str::to_owned);
-    }
+    ctx.told.outcome = Some(Outcome::Abandoned);
 }
 
 fn count(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Request<'_>, answer: &Verdict<Done>) -> Outcome {

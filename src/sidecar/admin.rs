@@ -103,6 +103,11 @@ impl Admin {
         let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let peer = access::Client { peer: address, address, tls: false };
         Access::default().judge(peer, host, &request.headers)?;
+        // Whoever may say where backends are must not be able to say that one of them is us.
+        let ours = |via: &header::HeaderValue| via.to_str().is_ok_and(|via| via.contains("mcp-gateway"));
+        if request.headers.get_all(header::VIA).iter().any(ours) {
+            return Err(Reject::new(Code::Forbidden, "a gateway does not drive the admin listener"));
+        }
         let site = request.headers.get("sec-fetch-site").map(header::HeaderValue::as_bytes);
         if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
             return Err(Reject::new(Code::OriginForbidden, "no other site may drive the admin listener"));

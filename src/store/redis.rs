@@ -7,6 +7,7 @@ use redis::{Client, FromRedisValue, RedisError};
 use tokio::sync::OnceCell;
 
 use crate::config;
+use crate::observe::metrics::redis_error;
 
 /// The longest a question may take that nobody asks on the request path.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -79,6 +80,7 @@ impl Redis {
 }
 
 fn explain(error: &RedisError) -> String {
+    redis_error();
     // The kind only where authentication failed: the server's words may quote what was sent.
     if error.kind() == redis::ErrorKind::AuthenticationFailed { "authentication failed".to_owned() } else { error.to_string() }
 }

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use super::window::Window;
 use crate::config::traffic::Breaker as Conf;
 
+/// A probe that takes this long is waited for no longer by the next.
+const SLOW_PROBE: Duration = Duration::from_secs(5);
+
 /// Where a breaker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -69,6 +72,8 @@ struct Inner {
     probing: u32,
     /// Half-open: requests that passed.
     passed: u32,
+    /// Half-open: when the last one was let through.
+    probed: Option<Instant>,
 }
 
 /// A breaker.
@@ -113,7 +118,7 @@ impl Breaker {
         let inner = self.inner();
         match inner.until {
             Some(until) if now < until => Some(until - now),
-            None if inner.half_open && !inner.has_room(conf) => Some(Duration::ZERO),
+            None if inner.half_open && !inner.has_room(now, conf) => Some(Duration::ZERO),
             _ => None,
         }
     }
@@ -130,10 +135,11 @@ impl Breaker {
             None => {}
         }
         if inner.half_open {
-            if !inner.has_room(conf) {
+            if !inner.has_room(now, conf) {
                 return None;
             }
             inner.probing += 1;
+            inner.probed = Some(now);
         }
         Some(Ticket { period: inner.period })
     }
@@ -194,8 +200,10 @@ impl Drop for Held<'_> {
 }
 
 impl Inner {
-    fn has_room(&self, conf: &Conf) -> bool {
-        self.probing + self.passed < conf.probes
+    /// One that takes long is no reason to let nobody else try: it may be a tool that is just slow.
+    fn has_room(&self, now: Instant, conf: &Conf) -> bool {
+        let is_slow = self.probed.is_some_and(|at| now >= at + conf.recovery_timeout.min(SLOW_PROBE));
+        is_slow || self.probing + self.passed < conf.probes
     }
 
     fn become_half_open(&mut self) {
@@ -267,11 +275,17 @@ mod tests {
         due: u64,
         log: Vec<(u64, Verdict)>,
         out: u32,
+        /// When the last one was let through.
+        last: Option<u64>,
     }
 
     impl Reference {
         fn change(&mut self, state: State, now: u64) {
-            *self = Self { state, changes: self.changes + 1, due: now + 500, log: Vec::new(), out: 0 };
+            *self = Self { state, changes: self.changes + 1, due: now + 500, log: Vec::new(), out: 0, last: None };
+        }
+
+        fn has_room(&self, now: u64, conf: &Conf) -> bool {
+            self.last.is_some_and(|last| now >= last + 500) || self.out + self.count(Verdict::Passed) < conf.probes
         }
 
         fn count(&self, verdict: Verdict) -> u32 {
@@ -284,10 +298,11 @@ mod tests {
             }
             let lets = match self.state {
                 State::Closed => true,
-                State::HalfOpen => self.out + self.count(Verdict::Passed) < conf.probes,
+                State::HalfOpen => self.has_room(now, conf),
                 State::Open => false,
             };
             self.out += u32::from(lets);
+            self.last = if lets { Some(now) } else { self.last };
             lets
         }
 
@@ -310,7 +325,7 @@ mod tests {
         fn it_does_what_the_reference_does(events in events(), threshold in 1u32..4, probes in 1u32..3) {
             let conf = Conf { failure_threshold: threshold, probes, failure_rate: None, window: Duration::from_secs(1), min_requests: 1, recovery_timeout: Duration::from_millis(500) };
             let (breaker, origin) = (Breaker::default(), Instant::now());
-            let mut reference = Reference { state: State::Closed, changes: 0, due: 0, log: Vec::new(), out: 0 };
+            let mut reference = Reference { state: State::Closed, changes: 0, due: 0, log: Vec::new(), out: 0, last: None };
             let (mut at, mut under_way) = (0, Vec::new());
             for event in events {
                 let now = origin + Duration::from_millis(at);
@@ -341,7 +356,7 @@ mod tests {
                 let now = origin + Duration::from_millis(at);
                 let due = reference.state == State::Open && at >= reference.due;
                 prop_assert_eq!(breaker.state(now), if due { State::HalfOpen } else { reference.state });
-                prop_assert_eq!(breaker.wait(now, &conf).is_none(), due || reference.state == State::Closed || (reference.state == State::HalfOpen && reference.out + reference.count(Verdict::Passed) < probes));
+                prop_assert_eq!(breaker.wait(now, &conf).is_none(), due || reference.state == State::Closed || (reference.state == State::HalfOpen && reference.has_room(at, &conf)));
             }
         }
     }

@@ -30,8 +30,10 @@ enum Reach {
     Near,
     /// Those with a place free.
     Free,
-    /// All.
+    /// All that are known to speak what is wanted.
     Any,
+    /// Those as well of whom that is not known.
+    Strange,
 }
 
 impl<'f> Field<'f> {
@@ -52,7 +54,7 @@ impl<'f> Field<'f> {
     /// The member to be asked.
     pub fn choose(&mut self, balance: &Balance) -> Option<usize> {
         let near = self.stays_near();
-        for reach in [Reach::Near, Reach::Free, Reach::Any] {
+        for reach in [Reach::Near, Reach::Free, Reach::Any, Reach::Strange] {
             if reach == Reach::Near && !near {
                 continue;
             }
@@ -67,7 +69,7 @@ impl<'f> Field<'f> {
 
     /// All who could be asked, full or not.
     pub fn eligible(&mut self) -> Vec<usize> {
-        self.reach = Reach::Any;
+        self.reach = Reach::Strange;
         (0..self.count()).filter(|i| self.standing(*i) == Standing::Good).collect()
     }
 
@@ -143,8 +145,9 @@ impl Contenders for Field<'_> {
         let passed = !member.can(self.ask)
             || self.tried.all_of(index, member)
             || member.wait(self.ask, &self.pool.policy, self.now).is_some()
-            || (self.reach != Reach::Any && member.is_full(self.ask))
-            || (self.reach == Reach::Near && far());
+            || (matches!(self.reach, Reach::Near | Reach::Free) && member.is_full(self.ask))
+            || (self.reach == Reach::Near && far())
+            || (self.reach != Reach::Strange && member.is_stranger());
         if passed { Standing::Passed } else { Standing::Good }
     }
 

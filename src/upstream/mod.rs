@@ -134,10 +134,13 @@ async fn identify(backend: &Backend, probes: &Client) -> bool {
     match catalog::identify(probes, backend).await {
         Ok(facts) => {
             backend.learn(facts);
+            backend.record.is_news("");
             true
         }
         Err(cause) => {
-            log::warn!("backend {}: {cause}", backend.name());
+            if backend.record.is_news(&cause) {
+                log::warn!("backend {}: {cause}", backend.name());
+            }
             false
         }
     }

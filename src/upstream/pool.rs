@@ -220,6 +220,11 @@ impl Member {
         speaks && ask.among.is_none_or(|among| among.admits(&self.backend.conf))
     }
 
+    /// Whether it did not say yet, or not to be understood, what it speaks.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.backend.speaks().is_none()
+    }
+
     /// What is known of one of its tools.
     pub fn tool(&self, name: &str) -> Option<&Tool> {
         self.tools.as_ref()?.get(name)

@@ -17,9 +17,19 @@ pub struct Record {
     tool_breakers: Mutex<HashMap<(String, String), Arc<Breaker>>>,
     pub outlier: Outlier,
     pub sessions: SessionPool,
+    /// Why it could not be learned what it is, as last told.
+    told: Mutex<String>,
 }
 
 impl Record {
+    /// Whether a reason is another one than was told last; the empty one is that all is well.
+    pub fn is_news(&self, reason: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *told != reason;
+        reason.clone_into(&mut told);
+        news
+    }
+
     /// The breaker of one tool of one server, made when first asked for.
     pub fn tool_breaker(&self, server: &str, tool: &str) -> Arc<Breaker> {
         let mut breakers = self.tool_breakers.lock().unwrap_or_else(PoisonError::into_inner);

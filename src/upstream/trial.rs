@@ -85,16 +85,25 @@ impl Trial {
         }
     }
 
-    /// Gives its place to others: it failed, and what is left of it takes nothing of the backend.
+    /// Whether it takes a place that others may wait for.
+    pub fn has_place(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Gives its place to others: what is left of it takes nothing, or little, of the backend.
     pub fn leave(&mut self) {
         self.place = None;
     }
 }
 
 fn settle(breaker: &Breaker, now: Instant, conf: &Conf, ticket: Ticket, verdict: Verdict, backend: &str, tool: &str) {
+    let of = if tool.is_empty() { String::new() } else { format!(" of {tool}") };
     match breaker.settle(now, conf, ticket, verdict) {
-        Some(State::Open) => log::warn!("backend {backend}: circuit breaker {tool} open for {:?}", conf.recovery_timeout),
-        Some(state) => log::warn!("backend {backend}: circuit breaker {tool} {}", state.name()),
+        Some(State::Open) => {
+            let wait = conf.recovery_timeout;
+            log::warn!("backend {backend}: circuit breaker{of} open for {wait:?}: it failed too often, last as told before");
+        }
+        Some(state) => log::warn!("backend {backend}: circuit breaker{of} {}", state.name()),
         None => {}
     }
 }
