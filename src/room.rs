@@ -60,6 +60,11 @@ impl Room {
         if let Some(place) = self.enter_now() {
             return Ok(place);
         }
+        // Boxed: few wait, and who does not should not carry what waiting takes.
+        Box::pin(self.wait(queue)).await
+    }
+
+    async fn wait(&self, queue: &Queue) -> Result<Place, Full> {
         let waiter = Waiter::join(self, queue).ok_or(Full::Queue)?;
         let wait = if self.is_standing(queue) { queue.wait / SHORT } else { queue.wait };
         let acquired = tokio::time::timeout(wait, Arc::clone(&self.places).acquire_owned()).await;

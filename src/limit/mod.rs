@@ -193,7 +193,11 @@ impl Limits {
     /// From the shared count, or what stands in for it.
     async fn take(&self, key: &[u8], meter: &Meter, cost: u32, metrics: &Metrics) -> Verdict<(Result<Left, Duration>, bool)> {
         let Some(shared) = &self.counts.shared else { return Ok((self.counts.local.take(key, meter, cost), false)) };
-        if let Ok(taken) = shared.take(key, meter, cost).await {
+        if let Some(taken) = shared.take_held(key, meter, cost) {
+            return Ok((taken, true));
+        }
+        // Boxed: asking Redis is a large future, and most requests need none.
+        if let Ok(taken) = Box::pin(shared.take(key, meter, cost)).await {
             return Ok((taken, true));
         }
         match self.conf.on_store_failure {

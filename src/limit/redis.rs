@@ -160,6 +160,11 @@ impl Shared {
         self.down_until.load(Ordering::Relaxed) == 0
     }
 
+    /// What is known of the count of `key` without asking: from the permits held, or from the last refusal.
+    pub fn take_held(&self, key: &[u8], meter: &Meter, cost: u32) -> Option<Result<Left, Duration>> {
+        self.leases.get(key)?.decide(u64::from(cost).min(meter.most()))
+    }
+
     /// Takes `cost` requests from the count of `key`; the inner error is after how long they would be admitted.
     ///
     /// # Errors

@@ -119,7 +119,7 @@ impl Pool {
                 Ok(place) => (chosen.index, place),
                 // Taken just now, while others may be free: choose again.
                 Err(_) if chosen.full.is_empty() => continue,
-                Err(_) => self.wait_for_place(&chosen.full, ask).await?,
+                Err(_) => Box::pin(self.wait_for_place(&chosen.full, ask)).await?,
             };
             // A breaker that was asked just now may have let somebody else through meanwhile; then choose again.
             match self.members[index].begin(ask, &self.policy, chosen.panics, place) {

@@ -97,14 +97,14 @@ impl Trial {
 }
 
 fn settle(breaker: &Breaker, now: Instant, conf: &Conf, ticket: Ticket, verdict: Verdict, backend: &str, tool: &str) {
+    let Some(state) = breaker.settle(now, conf, ticket, verdict) else { return };
     let of = if tool.is_empty() { String::new() } else { format!(" of {tool}") };
-    match breaker.settle(now, conf, ticket, verdict) {
-        Some(State::Open) => {
+    match state {
+        State::Open => {
             let wait = conf.recovery_timeout;
-            log::warn!("backend {backend}: circuit breaker{of} open for {wait:?}: it failed too often, last as told before");
+            log::warn!("backend {backend}: circuit breaker{of} open for {wait:?}: it failed too often, as told before");
         }
-        Some(state) => log::warn!("backend {backend}: circuit breaker{of} {}", state.name()),
-        None => {}
+        state => log::warn!("backend {backend}: circuit breaker{of} {}", state.name()),
     }
 }
 

@@ -74,3 +74,39 @@ async fn an_address_that_floods_is_turned_away_before_anything_is_asked() {
     assert_eq!(http().get(gateway.at("/health")).send().await.expect("an answer").status(), 200);
     assert!(stub.calls() <= 200 - refused);
 }
+
+#[tokio::test]
+async fn who_sends_a_body_slowly_keeps_nobody_out() {
+    use tokio::io::AsyncWriteExt as _;
+    let stub = Stub::start().await;
+    let gateway = gateway(&stub, "in_flight: 2, queue: { length: 0 }", "", "").await;
+    let address = gateway.url.trim_start_matches("http://").to_owned();
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let mut socket = tokio::net::TcpStream::connect(&address).await.expect("connected");
+        let head =
+            format!("POST /api/mcp/stub HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{");
+        socket.write_all(head.as_bytes()).await.expect("sent");
+        slow.push(socket);
+    }
+    let begun = async || (gateway.metric("open_connections").await >= 4).then_some(());
+    eventually("the slow ones are in", begun).await;
+    for _ in 0..3 {
+        assert_eq!(send(&gateway).await.expect("no panic"), 200);
+    }
+    drop(slow);
+}
+
+#[tokio::test]
+async fn a_time_that_a_route_sets_is_no_measure_of_the_backend() {
+    let stub = Stub::start().await;
+    let routes = "routes: [ { name: hasty, when: 'tool == \"echo\"', timeout: 100ms } ]\ncircuit_breaker: { failure_threshold: 2, recovery_timeout: 10m }\n";
+    let gateway = gateway(&stub, "", "", routes).await;
+    stub.act(Act::Hang);
+    for _ in 0..4 {
+        assert_eq!(send(&gateway).await.expect("no panic"), 504);
+    }
+    stub.act(Act::Echo);
+    assert_eq!(gateway.metric("circuit_breaker_state{backend=\"one\"}").await, 0);
+    assert_eq!(send(&gateway).await.expect("no panic"), 200);
+}

@@ -104,3 +104,28 @@ async fn headers_of_the_operators_rules_reach_legacy_servers_too() {
     assert!(seen.lock().expect("no panic while held").contains(&"tools/call data".to_owned()), "{seen:?}");
     serving.abort();
 }
+
+#[tokio::test]
+async fn the_rest_forms_word_for_a_method_means_the_method_and_the_log_names_what_was_refused() {
+    let stub = Stub::start().await;
+    let gateway = limited(&stub, "  rules: [ { name: calls, match: { method: call_tool }, rate: 1/hour } ]\n").await;
+    assert_eq!(admitted(&gateway, 2, &[]).await, 1);
+    let log = gateway.said().await;
+    let refused = log.iter().find(|line| line.contains("rate_limited")).expect("a record");
+    for part in ["\"method\":\"tools/call\"", "\"name\":\"echo\"", "\"limit\":\"calls\"", "\"status\":429"] {
+        assert!(refused.contains(part), "{part} in {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_our_own_admin_listener_is_told_no() {
+    let stub = Stub::start().await;
+    let gateway = limited(&stub, "  rules: [ { rate: 99/hour } ]\n").await;
+    gateway.call("stub", "echo", json!({})).await;
+    assert_eq!(stub.headers()["via"], "1.1 mcp-gateway");
+    let direct = async |via: &str| {
+        let request = http().get(format!("{}/admin/config", gateway.admin)).header("via", via);
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    assert_eq!((direct("1.1 mcp-gateway").await, direct("1.1 edge, 1.1 mcp-gateway").await, direct("1.1 edge").await), (403, 403, 200));
+}
