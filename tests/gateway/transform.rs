@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::{Gateway, server};
 use crate::support::http;
+use crate::support::part::{Client, Server, scenario};
 use crate::support::stub::{Act, Stub};
 
 const MODERN: &str = "2026-07-28";
@@ -246,4 +247,44 @@ async fn middleware_backends_get_and_give_what_the_rules_say() {
     assert_eq!(body, json!({ "method": "call_tool", "params": { "tool_name": "query", "arguments": { "sql": "select 1", "limit": 5 } } }));
     assert_eq!(headers["x-team"], "red");
     task.abort();
+}
+
+const RESHAPED: &str = "transform:\n\
+    \x20 - { match: { tool: add, version: v9 }, response: { max_output: 5 } }\n\
+    \x20 - { match: { tool: add }, response: { fields: { remove: [structuredContent.sum] } } }\n\
+    \x20 - { match: { tool: echo }, response: { max_output: 20 } }\n";
+
+/// The tools of a list that have an output schema, of these.
+fn promised(tools: &Value) -> Vec<&str> {
+    let of = |tool: &&Value| ["add", "echo", "route"].iter().any(|name| tool["name"] == *name) && tool.get("outputSchema").is_some();
+    tools.as_array().expect("a list").iter().filter(of).filter_map(|tool| tool["name"].as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn official_clients_take_results_that_rules_changed() {
+    for flags in [&[][..], &["--json"]] {
+        let server = Server::python_sdk(flags).await;
+        let backends = format!("backends: [ {{ name: one, url: \"{}\", protocol: mcp, capabilities: [real] }} ]\n", server.url);
+        let gateway =
+            Gateway::start(&format!("{}{backends}{RESHAPED}versions: {{ v9: {{ form: v2 }} }}\n", crate::support::gateway::server("")))
+                .await;
+        gateway.knows("real").await;
+        for era in ["legacy", "modern"] {
+            scenario(Client::Python, &gateway.at("/mcp/real"), era, "reshaped").await;
+        }
+        let (_, answer) = gateway.rest("real", json!({ "method": "list_tools" })).await;
+        assert_eq!(promised(&answer["result"]), ["route"], "{answer}");
+        let (_, answer) = crate::rest::v2(&gateway, "real", json!({ "method": "list_tools" })).await;
+        assert_eq!(promised(&answer["result"]["tools"]), ["route"], "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_replays_a_list_promises_nothing_either() {
+    let (stub, gateway) = with("transform: [ { match: { tool: a, version: v2 }, response: { max_output: 5 } } ]\n").await;
+    stub.act(Act::Events(json!({ "tools": [{ "name": "a", "outputSchema": {} }, { "name": "b", "outputSchema": {} }] })));
+    let request = http().get(gateway.at("/mcp/stub")).header("accept", "text/event-stream").header("last-event-id", "6");
+    let event = request.send().await.expect("an answer").chunk().await.expect("a stream").expect("an event");
+    let text = String::from_utf8_lossy(&event);
+    assert!(text.contains(r#"[{"name":"a"},{"name":"b","outputSchema":{}}]"#), "{text}");
 }
