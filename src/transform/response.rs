@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::{Kind, Rule, Shape, listing};
-use crate::mcp::cut;
 use crate::mcp::edit::{Care, Change, Edit, Fault, Part};
 use crate::mcp::rewrite::Unreadable;
+use crate::mcp::{cut, mirror};
 
 /// Members of a result that concern the protocol; they stay where it wants them when a result is wrapped.
 const BOOKKEEPING: &[&str] = &["_meta", "isError", "resultType", "nextCursor", "ttlMs", "cacheScope"];
@@ -158,12 +158,12 @@ impl Rule {
     }
 }
 
-fn edited<'e>(written: &str, edits: impl Iterator<Item = &'e Edit>) -> Result<Option<String>, Fault> {
-    let mut edits = edits.peekable();
-    if edits.peek().is_none() {
+fn edited<'e>(written: &str, edits: impl Iterator<Item = &'e Edit> + Clone) -> Result<Option<String>, Fault> {
+    if edits.clone().next().is_none() {
         return Ok(None);
     }
     let mut part = Part::text(written);
+    mirror::follow(&mut part, edits.clone())?;
     for edit in edits {
         part.apply(edit, Care::Answer)?;
     }

@@ -92,7 +92,8 @@ class Scenarios:
         async with self.client() as client:
             schemas = {tool.name.removeprefix(self.prefix): tool.output_schema for tool in await self.all_tools(client)}
             expect("promised", [name for name in ("add", "echo", "route") if schemas[name] is not None], ["route"])
-            expect("add", (await self.call(client, "add", {"a": 19, "b": 23})).structured_content, {})
+            result = await self.call(client, "add", {"a": 19, "b": 23})
+            expect("add", (text_of(result), result.structured_content), ("{}", {}))
             result = await self.call(client, "echo", {"text": "0123456789" * 5})
             expect("echo", (text_of(result)[:21], result.structured_content), ("0123456789" * 2 + "…", None))
 

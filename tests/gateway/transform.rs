@@ -158,6 +158,25 @@ async fn results_are_changed_in_both_lanes_as_json_and_as_events() {
 }
 
 #[tokio::test]
+async fn text_that_repeats_structured_content_is_changed_with_it() {
+    let (stub, gateway) = with(ANSWERS).await;
+    let text = |text: &str| json!({ "type": "text", "text": text });
+    let result = json!({ "resultType": "complete", "content": [text("{\n  \"secret\": 41,\n  \"old\": 1.0\n}"), text("a secret: 42")],
+        "structuredContent": { "secret": 41, "old": 1.0 } });
+    let content = json!([text("{\"new\":1.0}"), text("a secret: 42")]);
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+    for act in [Act::Say("result", result.clone()), Act::Events(result.clone())] {
+        stub.act(act);
+        assert_eq!(gateway.call("stub", "echo", json!({})).await["result"], content);
+        let text = native(&gateway, call).send().await.expect("an answer").text().await.expect("text");
+        assert!(text.contains(&format!(r#""content":{content}"#)) && !text.contains("41"), "{text}");
+    }
+    let request = http().get(gateway.at("/mcp/stub")).header("accept", "text/event-stream").header("last-event-id", "6");
+    let event = request.send().await.expect("an answer").chunk().await.expect("a stream").expect("an event");
+    assert!(!String::from_utf8_lossy(&event).contains("41"), "{event:?}");
+}
+
+#[tokio::test]
 async fn a_stream_that_replays_what_was_asked_elsewhere_shows_nothing_that_is_removed() {
     let (stub, gateway) = with(ANSWERS).await;
     let content = json!([{ "type": "text", "text": "0123456789abcdef", "annotations": {} }]);
