@@ -158,6 +158,24 @@ async fn results_are_changed_in_both_lanes_as_json_and_as_events() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_last_event_has_no_end_is_cut_and_bare_crs_end_lines() {
+    let (stub, gateway) = with(ANSWERS).await;
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+    let message = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"structuredContent":{"secret":1,"old":2}}}"#;
+    for end in ["", "\n", "\r", "\r\n"] {
+        stub.act(Act::Stream(format!("event: message\ndata: {message}{end}")));
+        let answer = native(&gateway, call).send().await.expect("an answer");
+        let text = answer.text().await;
+        assert!(text.is_err(), "{end:?}: a part is not taken for the whole: {text:?}");
+    }
+    for end in ["\n", "\r", "\r\n"] {
+        stub.act(Act::Stream(format!("event: message{end}data: {message}{end}{end}")));
+        let text = native(&gateway, call).send().await.expect("an answer").text().await.expect("a whole answer");
+        assert!(text.contains(r#""structuredContent":{"new":2}"#) && text.starts_with("event: message\n"), "{end:?}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn text_that_repeats_structured_content_is_changed_with_it() {
     let (stub, gateway) = with(ANSWERS).await;
     let text = |text: &str| json!({ "type": "text", "text": text });
