@@ -8,12 +8,16 @@ use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 
 use super::members::Members;
+use super::strict;
 
 /// Rewrites one result, given the id of the request it answers and its text; `None` leaves it as it is.
 pub type Rewrite<'r> = &'r (dyn Fn(Option<&RawValue>, &str) -> Result<Option<String>, Unreadable> + Send + Sync);
 
 /// Bytes of the longest event.
 const MAX_EVENT: usize = 16 << 20;
+/// What a message is told by. Readers that ignore case (Go's) take any writing of a name for it, and would find the result
+/// that we did not.
+const TOLD_BY: &[&str] = &["result", "error", "id", "method", "params"];
 
 /// An answer that could be read in two ways, or is too long to be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +58,9 @@ fn batch(text: &[u8], rewrite: Rewrite<'_>) -> Result<Option<Vec<u8>>, Unreadabl
 
 fn one(text: &[u8], rewrite: Rewrite<'_>) -> Result<Option<Vec<u8>>, Unreadable> {
     let members: Members<'_> = serde_json::from_slice(text).map_err(|_| Unreadable)?;
+    if members.0.iter().any(|(name, _)| strict::is_another_of(name, TOLD_BY)) {
+        return Err(Unreadable);
+    }
     let Some(written) = members.get("result").filter(|raw| raw.get().starts_with('{')) else { return Ok(None) };
     let Some(result) = rewrite(members.get("id"), written.get())? else { return Ok(None) };
     Ok(Some(object(members.0.iter().map(|(name, value)| (name, if name == "result" { result.as_str() } else { value.get() })))))
@@ -217,6 +224,27 @@ mod tests {
 
     const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"read_a","x":1.0},{"name":"write"},{"n\u0061me":"read_b"},{}],"cacheScope":"public","next":{}}}"#;
     const KEPT: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"read_a","x":1.0},{"n\u0061me":"read_b"}],"cacheScope":"private","next":{}}}"#;
+
+    #[test]
+    fn a_message_told_in_another_case_is_not_passed() {
+        for text in [
+            r#"{"id":1,"Result":{"tools":[{"name":"write"}]}}"#,
+            r#"{"id":1,"result":{},"RESULT":{"tools":[]}}"#,
+            r#"{"ID":1,"result":{}}"#,
+            r#"{"id":1,"Error":{}}"#,
+            r#"[{"method":"a","param\u017f":{}}]"#,
+            r#"{"Method":"a"}"#,
+            r#"{"id":1,"result":{"Tools":[{"name":"write"}]}}"#,
+            r#"{"id":1,"result":{"tools":[],"re\u017fourcetemplates":[]}}"#,
+        ] {
+            assert_eq!(message(text.as_bytes(), &keeps), Err(Unreadable), "{text}");
+            assert_eq!(Stream::new(&keeps).pass(format!("data: {text}\n\n").as_bytes()), Err(Unreadable), "{text}");
+        }
+        let kept = r#"{"id":1,"result":{"tools":[]}}"#;
+        let listed = r#"{"id":1,"result":{"tools":[{"name":"read","Name":"write"}]}}"#;
+        assert_eq!(message(listed.as_bytes(), &keeps), Ok(Some(kept.into())), "nor an item that is called two names");
+        assert_eq!(message(br#"{"id":1,"x":{"Result":1},"result":{"content":{"Tools":1}}}"#, &keeps), Ok(None));
+    }
 
     #[test]
     fn an_event_only_lenient_readers_understand_is_not_passed() {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::{Kind, Rule, Shape, listing};
 use crate::mcp::edit::{Care, Change, Edit, Fault, Part};
 use crate::mcp::rewrite::Unreadable;
-use crate::mcp::{cut, mirror};
+use crate::mcp::{cut, mirror, strict};
 
 /// Members of a result that concern the protocol; they stay where it wants them when a result is wrapped.
 const BOOKKEEPING: &[&str] = &["_meta", "isError", "resultType", "nextCursor", "ttlMs", "cacheScope"];
@@ -116,7 +116,11 @@ fn clear(rules: &[Arc<Rule>], written: &str) -> Result<Option<String>, Unreadabl
     }
     let outer = reshape(rules, written, Answers::Unknown)?;
     let mut part = Part::text(outer.as_deref().unwrap_or(written));
-    let inner = part.open().map_err(|_| Unreadable)?.member("result");
+    let task = part.open().map_err(|_| Unreadable)?;
+    if matches!(task, Part::Object(members) if members.iter().any(|(name, _)| strict::is_another_writing(name, "result"))) {
+        return Err(Unreadable);
+    }
+    let inner = task.member("result");
     let Some(Part::Text(text)) = inner.filter(|inner| matches!(inner, Part::Text(text) if text.starts_with('{'))) else {
         return Ok(outer);
     };
@@ -226,6 +230,7 @@ mod tests {
         let result = r#"{"structuredContent":{"secret":1},"result":{"structuredContent":{"secret":1.0,"kept":1.0},"x":1}}"#;
         let cleared = r#"{"structuredContent":{},"result":{"structuredContent":{"kept":1.0},"x":1}}"#;
         assert_eq!((shape.reshapes(), shape.result(result)), (true, Ok(Some(cleared.to_owned()))));
+        assert_eq!(shape.result(&result.replace("result", "Result")), Err(Unreadable), "a reader that ignores case would find it");
     }
 
     #[test]

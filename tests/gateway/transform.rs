@@ -176,6 +176,20 @@ async fn an_answer_whose_last_event_has_no_end_is_cut_and_bare_crs_end_lines() {
 }
 
 #[tokio::test]
+async fn an_answer_told_in_another_case_is_not_passed() {
+    let (stub, gateway) = with(ANSWERS).await;
+    let call = |name: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}","arguments":{{}}}}}}"#);
+    stub.act(Act::Say("Result", json!({ "structuredContent": { "secret": 41 } })));
+    let (status, answer) = json_of(native(&gateway, call("echo"))).await;
+    assert_eq!((status, &answer["error"]["data"]["code"]), (502, &json!("backend_failed")), "{answer}");
+    let (status, answer) = json_of(native(&gateway, call("other"))).await;
+    assert_eq!((status, &answer["Result"]["structuredContent"]["secret"]), (200, &json!(41)), "whom no rule is about keeps every byte");
+    stub.act(Act::Stream("data: {\"id\":1,\"RESULT\":{\"structuredContent\":{\"secret\":41}}}\n\n".to_owned()));
+    let text = native(&gateway, call("echo")).send().await.expect("an answer").text().await;
+    assert!(text.is_err(), "{text:?}");
+}
+
+#[tokio::test]
 async fn text_that_repeats_structured_content_is_changed_with_it() {
     let (stub, gateway) = with(ANSWERS).await;
     let text = |text: &str| json!({ "type": "text", "text": text });
