@@ -92,12 +92,14 @@ pub struct Stream<'k> {
     scanned: usize,
     /// The last line ended with CR, and the LF that may belong to it was not there yet.
     halved: bool,
+    /// The last event went out as it came.
+    kept: bool,
     started: bool,
 }
 
 impl<'k> Stream<'k> {
     pub fn new(rewrite: Rewrite<'k>) -> Self {
-        Self { rewrite, pending: BytesMut::new(), line: 0, scanned: 0, halved: false, started: false }
+        Self { rewrite, pending: BytesMut::new(), line: 0, scanned: 0, halved: false, kept: false, started: false }
     }
 
     /// Takes a chunk and gives back the events that are whole.
@@ -110,7 +112,8 @@ impl<'k> Stream<'k> {
         // The other half of a line end whose event went out with the first.
         if self.halved && self.line == 0 && self.pending.starts_with(b"\n") {
             self.halved = false;
-            out.extend_from_slice(&self.pending.split_to(1));
+            let half = self.pending.split_to(1);
+            out.extend_from_slice(if self.kept { &half } else { &[] });
         }
         // A byte order mark would hide the first field from us, and from no client.
         if !self.started && self.pending.len() >= 3 {
@@ -123,10 +126,9 @@ impl<'k> Stream<'k> {
         while self.started
             && let Some(block) = self.block()
         {
-            match self.rewritten(&block)? {
-                Some(event) => out.extend_from_slice(&event),
-                None => out.extend_from_slice(&block),
-            }
+            let event = self.rewritten(&block)?;
+            self.kept = event.is_none();
+            out.extend_from_slice(event.as_deref().unwrap_or(&block));
         }
         if self.pending.len() > MAX_EVENT { Err(Unreadable) } else { Ok(out.freeze()) }
     }
@@ -294,6 +296,7 @@ mod tests {
                 rest = left;
             }
             prop_assert!(stream.is_through());
+            prop_assert_eq!(&out[..], &Stream::new(&keeps).pass(whole.as_bytes()).unwrap()[..]);
             let out = String::from_utf8(out).unwrap();
             prop_assert!(!out.contains("write") && out.contains(KEPT) && out.contains("id: 2") && out.contains(": hi"), "{}", out);
             prop_assert!(out.contains(&format!("data: /no-json{end}{end}")), "{}", out);
