@@ -1,15 +1,17 @@
 //! Conditions in CEL (Common Expression Language), of permissions and of routes. They are compiled with the
 //! configuration and speak of a request without copying it: a variable is looked up when the expression comes to it.
-//! What cannot be evaluated does not hold.
+//! What cannot be evaluated does not hold; arguments that could be read in two ways are told apart, since what is not
+//! judged by them must not go on either.
 
 mod headers;
+mod terms;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{Expr, LiteralValue, operators};
+use cel::common::ast::Expr;
 use cel::common::types::{CelBool, CelString};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
@@ -18,8 +20,10 @@ use http::HeaderMap;
 use serde_json::value::RawValue;
 
 use self::headers::Headers;
+use self::terms::{only_server, outermost, parts, spoken};
 use crate::mcp::strict;
 use crate::principal::Principal;
+use crate::reject::clip;
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -48,7 +52,7 @@ pub struct Condition {
     server: Option<String>,
     /// Which of its outermost `&&` terms do not look at the arguments.
     light: Vec<bool>,
-    /// The words of its text, as they are and folded: the names of arguments it may look at are among them.
+    /// The names of arguments it may look at: the words in the terms that look at them, as they are and folded.
     words: HashSet<String>,
     folded: HashSet<String>,
 }
@@ -77,8 +81,27 @@ pub struct Request<'q> {
 }
 
 /// A condition that cannot be evaluated, and why.
-#[derive(Debug)]
-pub struct Unclear(pub String);
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unclear {
+    /// Of arguments that others may read otherwise than we do: the member that they may take for another one.
+    Twofold(String),
+    Other(String),
+}
+
+impl Unclear {
+    fn because(why: &str) -> Self {
+        Self::Other(why.to_owned())
+    }
+}
+
+impl std::fmt::Display for Unclear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Twofold(name) => write!(f, "the argument `{}` can be taken for another one", clip(name)),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
+}
 
 impl Condition {
     /// `None` if it is not CEL, which checking the configuration ruled out.
@@ -90,8 +113,9 @@ impl Condition {
         let mut terms = Vec::new();
         outermost(program.expression(), &mut terms);
         let server = terms.iter().find_map(|term| only_server(term)).map(str::to_owned);
-        let light = terms.iter().map(|term| !term.references().has_variable("arguments")).collect();
-        let words: HashSet<String> = text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned).collect();
+        let light: Vec<bool> = terms.iter().map(|term| !term.references().has_variable("arguments")).collect();
+        let mut words = HashSet::new();
+        terms.iter().zip(&light).filter(|(_, is_light)| !**is_light).for_each(|(term, _)| spoken(term, &mut words));
         let folded = words.iter().map(|word| strict::folded(word)).collect();
         Some(Self { program, needs_arguments, needs_call, server, light, words, folded })
     }
@@ -111,64 +135,68 @@ impl Condition {
         }
         // An interpreter is much code that meets what clients send; should it ever panic, that is no permission.
         let evaluated = std::panic::catch_unwind(AssertUnwindSafe(|| self.interpret(question)));
-        evaluated.unwrap_or_else(|_| Err(Unclear("the interpreter panicked".to_owned())))
+        evaluated.unwrap_or_else(|_| Err(Unclear::because("the interpreter panicked")))
     }
 
     fn interpret(&self, question: &Question<'_>) -> Result<bool, Unclear> {
-        if self.needs_arguments && self.fails_early(question) {
-            return Ok(false);
+        if let Some(early) = Some(question).filter(|_| self.needs_arguments).and_then(|question| self.early(question)) {
+            return early;
         }
         // Before anything is evaluated: an `||` would forgive what cannot be read for certain.
         let arguments = if self.needs_arguments { Some(self.arguments(question.arguments)?) } else { None };
         truth(self.program.expression(), &Facts { question, arguments })
     }
 
-    /// Whether a term that needs no arguments is false, so that they need not be read.
-    fn fails_early(&self, question: &Question<'_>) -> bool {
+    /// What a term that needs no arguments says, unless it holds: the whole does not hold either, whatever the arguments
+    /// are, so that they need not be read.
+    fn early(&self, question: &Question<'_>) -> Option<Result<bool, Unclear>> {
         let mut terms = Vec::with_capacity(self.light.len());
         outermost(self.program.expression(), &mut terms);
         let facts = Facts { question, arguments: None };
-        terms.iter().zip(&self.light).any(|(term, is_light)| *is_light && matches!(truth(term, &facts), Ok(false)))
+        let light = terms.iter().zip(&self.light).filter(|(_, is_light)| **is_light);
+        light.map(|(term, _)| truth(term, &facts)).find(|says| !matches!(says, Ok(true)))
     }
 
     /// The arguments as a map; empty where there are none, nothing where a backend could read them in another way than
     /// we do (a reader that ignores case would take `Path` for the `path` that was judged).
     fn arguments(&self, written: Option<&RawValue>) -> Result<Box<dyn Val>, Unclear> {
         let Some(written) = written else { return boxed(Value::from(HashMap::<String, Value>::new())) };
-        let unreadable = |_| Unclear("the arguments cannot be read".to_owned());
-        let tree: serde_json::Value = serde_json::from_str(written.get()).map_err(unreadable)?;
-        if !tree.is_object() || !self.is_plain(&tree) {
-            return Err(Unclear("the arguments could be read in two ways".to_owned()));
+        let tree: serde_json::Value = serde_json::from_str(written.get()).map_err(|_| Unclear::because("the arguments cannot be read"))?;
+        if !tree.is_object() {
+            return Err(Unclear::because("the arguments are no object"));
         }
-        boxed(cel::to_value(tree).map_err(|_| Unclear("the arguments cannot be read".to_owned()))?)
+        if let Some(name) = self.twofold(&tree) {
+            return Err(Unclear::Twofold(name.to_owned()));
+        }
+        boxed(cel::to_value(tree).map_err(|_| Unclear::because("the arguments cannot be read"))?)
     }
 
-    /// Whether no name in it, at any depth, is another writing of its neighbour or of a word of the condition.
-    fn is_plain(&self, tree: &serde_json::Value) -> bool {
+    /// A name in it, at any depth, that is another writing of its neighbour or of a name the condition speaks of.
+    fn twofold<'t>(&self, tree: &'t serde_json::Value) -> Option<&'t str> {
         match tree {
             serde_json::Value::Object(members) => {
                 let mut seen = HashSet::new();
-                members.iter().all(|(name, value)| {
+                members.iter().find_map(|(name, value)| {
                     let folded = strict::folded(name);
                     let known = self.words.contains(name) || !self.folded.contains(&folded);
-                    known && seen.insert(folded) && self.is_plain(value)
+                    if known && seen.insert(folded) { self.twofold(value) } else { Some(name.as_str()) }
                 })
             }
-            serde_json::Value::Array(items) => items.iter().all(|item| self.is_plain(item)),
-            _ => true,
+            serde_json::Value::Array(items) => items.iter().find_map(|item| self.twofold(item)),
+            _ => None,
         }
     }
 }
 
 fn boxed(value: Value) -> Result<Box<dyn Val>, Unclear> {
-    value.try_into().map_err(|_| Unclear("a value CEL does not have".to_owned()))
+    value.try_into().map_err(|_| Unclear::because("a value CEL does not have"))
 }
 
 fn truth(expression: &IdedExpr, facts: &Facts<'_>) -> Result<bool, Unclear> {
     let mut context = Context::with_env(Arc::clone(&ENV));
     context.set_variable_resolver(facts);
-    let value = Value::resolve_val(expression, &context).map_err(|error| Unclear(error.to_string()))?;
-    value.downcast_ref::<CelBool>().map(|flag| *flag.inner()).ok_or_else(|| Unclear("it is neither true nor false".to_owned()))
+    let value = Value::resolve_val(expression, &context).map_err(|error| Unclear::Other(error.to_string()))?;
+    value.downcast_ref::<CelBool>().map(|flag| *flag.inner()).ok_or_else(|| Unclear::because("it is neither true nor false"))
 }
 
 /// What the variables of one evaluation stand for.
@@ -259,31 +287,6 @@ fn every_header(map: &HeaderMap) -> Value {
     Value::from(map.keys().map(|name| (name.as_str(), joined(name.as_str()))).collect::<HashMap<&str, Value>>())
 }
 
-/// The terms of the outermost `&&`; one that is false makes the whole false, whatever the others are.
-fn outermost<'e>(expression: &'e IdedExpr, terms: &mut Vec<&'e IdedExpr>) {
-    match &expression.expr {
-        Expr::Call(call) if call.func_name == operators::LOGICAL_AND => call.args.iter().for_each(|term| outermost(term, terms)),
-        _ => terms.push(expression),
-    }
-}
-
-/// The server that a term demands.
-fn only_server(term: &IdedExpr) -> Option<&str> {
-    let Expr::Call(call) = &term.expr else { return None };
-    match (call.func_name.as_str(), call.args.as_slice()) {
-        (operators::EQUALS, [a, b]) => match (&a.expr, &b.expr) {
-            (Expr::Ident(name), Expr::Literal(LiteralValue::String(text)))
-            | (Expr::Literal(LiteralValue::String(text)), Expr::Ident(name))
-                if name == "server" =>
-            {
-                Some(text.inner())
-            }
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
 /// Checks that a text is a condition over `variables`.
 ///
 /// # Errors
@@ -336,10 +339,6 @@ fn free<'e>(expression: &'e IdedExpr, bound: &mut Vec<&'e str>, tell: &mut dyn F
             }
             _ => free(&select.operand, bound, tell),
         },
-        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).for_each(|part| free(part, bound, tell)),
-        Expr::List(list) => list.elements.iter().for_each(|part| free(part, bound, tell)),
-        Expr::Map(map) => map.entries.iter().for_each(|entry| entry_parts(&entry.expr).for_each(|part| free(part, bound, tell))),
-        Expr::Struct(made) => made.entries.iter().for_each(|entry| entry_parts(&entry.expr).for_each(|part| free(part, bound, tell))),
         Expr::Comprehension(comprehension) => {
             free(&comprehension.iter_range, bound, tell);
             free(&comprehension.accu_init, bound, tell);
@@ -351,16 +350,8 @@ fn free<'e>(expression: &'e IdedExpr, bound: &mut Vec<&'e str>, tell: &mut dyn F
             }
             bound.truncate(outside);
         }
-        _ => {}
+        _ => parts(expression).into_iter().for_each(|part| free(part, bound, tell)),
     }
-}
-
-fn entry_parts(entry: &cel::common::ast::EntryExpr) -> impl Iterator<Item = &IdedExpr> {
-    let parts = match entry {
-        cel::common::ast::EntryExpr::StructField(field) => [None, Some(&field.value)],
-        cel::common::ast::EntryExpr::MapEntry(entry) => [Some(&entry.key), Some(&entry.value)],
-    };
-    parts.into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -369,6 +360,10 @@ mod tests {
     use crate::principal::{Identity, Way};
 
     fn holds(text: &str, arguments: &str) -> bool {
+        matches!(evaluated(text, arguments), Ok(true))
+    }
+
+    fn evaluated(text: &str, arguments: &str) -> Result<bool, Unclear> {
         let identity = Identity { subject: "ann".into(), tenant: Some("acme".into()), roles: vec!["reader".into()], ..Identity::default() };
         let principal = Principal::new(Way::Jwt, identity);
         let arguments = RawValue::from_string(arguments.into()).unwrap();
@@ -383,7 +378,7 @@ mod tests {
             arguments: Some(&arguments),
             request: Some(request),
         };
-        Condition::new(text).unwrap().holds(&question)
+        Condition::new(text).unwrap().evaluate(&question)
     }
 
     #[test]
@@ -422,6 +417,33 @@ mod tests {
             ("arguments.task == 'a'", "{\"task\":\"a\",\"tas\u{212a}\":\"b\"}"),
         ] {
             assert!(!holds(text, arguments), "{text} {arguments}");
+        }
+    }
+
+    #[test]
+    fn arguments_that_could_be_read_in_two_ways_are_told_by_their_name() {
+        for (text, arguments, name) in [
+            ("arguments.path == 'a'", r#"{"path":"a","Path":"b"}"#, Some("path")),
+            ("arguments.path == 'a'", r#"{"Path":"b"}"#, Some("Path")),
+            ("size(arguments) == 9", r#"{"x":[{"deep":{"a":1,"A":2}}]}"#, Some("a")),
+            ("'file-path' in arguments", r#"{"File-Path":1}"#, Some("File-Path")),
+            ("arguments.all(k, k != 'path')", r#"{"PATH":1}"#, Some("PATH")),
+            ("true || arguments.path == 'a'", r#"{"PATH":"b"}"#, Some("PATH")),
+            // Nothing that is said of arguments.
+            ("tool == 'read' && size(arguments) == 9", r#"{"Tool":1,"SIZE":2,"Read":3}"#, None),
+            ("arguments.n == 1 || principal.tenant == 'x'", r#"{"n":2,"Tenant":3}"#, None),
+            // They do not matter.
+            ("name == 'write' && arguments.path == 'a'", r#"{"path":"a","Path":"b"}"#, None),
+            ("headers['none'] == 'x' && arguments.path == 'a'", r#"{"path":"a","Path":"b"}"#, None),
+        ] {
+            let twofold = match evaluated(text, arguments) {
+                Err(Unclear::Twofold(name)) => Some(name.to_lowercase()),
+                says => {
+                    assert_ne!(says, Ok(true), "{text} {arguments}");
+                    None
+                }
+            };
+            assert_eq!(twofold, name.map(str::to_lowercase), "{text} {arguments}");
         }
     }
 

@@ -23,7 +23,7 @@ pub enum End {
     Closed { bytes: usize },
     /// The client went away, or took so long to read that the time was up.
     ClientGone { bytes: usize },
-    /// The backend broke off within the answer; the client's connection must be cut, so that it does not take the part
+    /// The backend broke off within the answer, or within its last event; the client's connection must be cut, so that it does not take the part
     /// for the whole.
     Cut { bytes: usize, cause: String },
 }
@@ -90,6 +90,9 @@ pub async fn body(
                 if write(client, chunk, trial).await.is_err() {
                     return End::ClientGone { bytes };
                 }
+            }
+            Next::Chunk(Ok(None)) if stream.as_ref().is_some_and(|stream| !stream.is_through()) => {
+                return End::Cut { bytes, cause: "the last event of an answer has no end".to_owned() };
             }
             Next::Chunk(Ok(None)) => {
                 incoming.finish().await;

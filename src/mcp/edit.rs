@@ -9,6 +9,9 @@ use super::members::Members;
 use super::strict;
 use crate::reject::clip;
 
+/// How many lists a path leads through at most.
+const DEPTH: usize = 64;
+
 /// A value: as it was written, or opened one level.
 #[derive(Debug)]
 pub enum Part<'t> {
@@ -106,25 +109,56 @@ impl<'t> Part<'t> {
         self.change(&edit.path, &edit.change, care)
     }
 
-    fn change(&mut self, path: &'t [String], change: &'t Change, care: Care) -> Result<(), Fault> {
+    /// Whether a path leads to anything.
+    ///
+    /// # Errors
+    /// [`Fault::Unreadable`].
+    pub fn holds(&mut self, path: &[String]) -> Result<bool, Fault> {
+        self.holds_below(path, 0)
+    }
+
+    fn holds_below(&mut self, path: &[String], depth: usize) -> Result<bool, Fault> {
+        let Some((name, rest)) = path.split_first() else { return Ok(true) };
+        match self.open()? {
+            Self::List(items) => {
+                let deeper = deeper(depth)?;
+                // Every one is looked at, so that none stays that could be read in two ways.
+                items.iter_mut().try_fold(false, |found, item| Ok(item.holds_below(path, deeper)? || found))
+            }
+            part => part.member(name).map_or(Ok(false), |part| part.holds_below(rest, depth)),
+        }
+    }
+
+    /// Makes the change at a path, as [`Part::apply`] does.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    pub fn change(&mut self, path: &'t [String], change: &'t Change, care: Care) -> Result<(), Fault> {
+        self.change_below(path, change, care, 0)
+    }
+
+    fn change_below(&mut self, path: &'t [String], change: &'t Change, care: Care, depth: usize) -> Result<(), Fault> {
         let Some((name, rest)) = path.split_first() else { return Ok(()) };
         let adds = matches!(change, Change::Default(_) | Change::Set(_));
         match self.open()? {
             Self::Object(members) if rest.is_empty() => here(members, name, change, care),
             Self::Object(members) => match find(members, name, care)? {
-                Some(at) => members[at].1.change(rest, change, care),
+                Some(at) => members[at].1.change_below(rest, change, care, depth),
                 None if adds => {
                     let mut made = Self::Object(Vec::new());
-                    made.change(rest, change, care)?;
+                    made.change_below(rest, change, care, depth)?;
                     members.push((Cow::Borrowed(name), made));
                     Ok(())
                 }
                 None => Ok(()),
             },
-            Self::List(items) if !adds => items.iter_mut().try_for_each(|item| item.change(path, change, care)),
+            Self::List(items) if !adds => {
+                let deeper = deeper(depth)?;
+                items.iter_mut().try_for_each(|item| item.change_below(path, change, care, deeper))
+            }
             Self::Text(text) if adds && text == "null" => {
                 *self = Self::Object(Vec::new());
-                self.change(path, change, care)
+                self.change_below(path, change, care, depth)
             }
             _ if adds => Err(Fault::NoObject(format!("what should hold {name}"))),
             _ => Ok(()),
@@ -180,6 +214,11 @@ impl<'t> Part<'t> {
             _ => self.written().len(),
         }
     }
+}
+
+/// One list further down. Paths are short, but lists in lists are followed as deep as who answers writes them.
+fn deeper(depth: usize) -> Result<usize, Fault> {
+    if depth < DEPTH { Ok(depth + 1) } else { Err(Fault::Unreadable) }
 }
 
 fn object(text: &str) -> Result<Part<'_>, Fault> {
@@ -271,6 +310,14 @@ mod tests {
             assert!(edited(text, &[edit], Care::Request).is_err(), "{text}");
         }
         assert_eq!(edited(r#"{"a":1,"b":2}"#, &[edit("b", Change::Rename("a".into()))], Care::Answer).as_deref(), Ok(r#"{"a":2}"#));
+    }
+
+    #[test]
+    fn lists_in_lists_are_followed_so_far_and_no_further() {
+        let nested = |n: usize| format!(r#"{{"a":{}{{"x":1}}{}}}"#, "[".repeat(n), "]".repeat(n));
+        assert_eq!(edited(&nested(DEPTH), &[edit("a.x", Change::Remove)], Care::Answer), Ok(nested(DEPTH).replace(r#""x":1"#, "")));
+        assert_eq!(edited(&nested(100_000), &[edit("a.x", Change::Remove)], Care::Answer), Err(Fault::Unreadable));
+        assert_eq!(Part::text(&nested(100_000)).holds(&["a".to_owned(), "x".to_owned()]), Err(Fault::Unreadable));
     }
 
     proptest! {

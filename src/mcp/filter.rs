@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::members::Members;
 use super::rewrite::{self, Unreadable};
+use super::strict;
 use crate::call::Kind;
 
 /// Says whether the caller may use the tool, prompt or resource.
@@ -34,6 +35,10 @@ pub fn written(text: &str, keeps: Keeps<'_>) -> Result<Option<String>, Unreadabl
 /// [`Unreadable`].
 pub fn result(result: &Members<'_>, keeps: Keeps<'_>) -> Result<Option<String>, Unreadable> {
     let listed = |name: &str| LISTED.iter().find(|(listed, ..)| *listed == name);
+    // A reader that ignores case would find the list we did not filter.
+    if result.0.iter().any(|(name, _)| LISTED.iter().any(|(listed, ..)| strict::is_another_writing(name, listed))) {
+        return Err(Unreadable);
+    }
     if !result.0.iter().any(|(name, _)| listed(name).is_some()) {
         return Ok(None);
     }
@@ -51,7 +56,7 @@ pub fn result(result: &Members<'_>, keeps: Keeps<'_>) -> Result<Option<String>, 
     String::from_utf8(text).map(Some).map_err(|_| Unreadable)
 }
 
-/// The items of `list` that are kept, joined by commas. An item that does not say its name is not kept.
+/// The items of `list` that are kept, joined by commas. An item that does not say its name for certain is not kept.
 ///
 /// # Errors
 /// [`Unreadable`] if it is no list.
@@ -59,7 +64,9 @@ pub fn items(list: &str, written: &str, keeps: Keeps<'_>) -> Result<String, Unre
     let Some((_, kind, naming)) = LISTED.iter().find(|(listed, ..)| *listed == list) else { return Err(Unreadable) };
     let items: Vec<&RawValue> = serde_json::from_str(written).map_err(|_| Unreadable)?;
     let kept = items.iter().map(|raw| raw.get()).filter(|item| {
-        let name = serde_json::from_str::<Members<'_>>(item).ok().and_then(|members| members.text(naming).map(Cow::into_owned));
+        let members = serde_json::from_str::<Members<'_>>(item).ok();
+        let members = members.filter(|members| !members.0.iter().any(|(name, _)| strict::is_another_writing(name, naming)));
+        let name = members.and_then(|members| members.text(naming).map(Cow::into_owned));
         name.is_some_and(|name| keeps(*kind, &name))
     });
     Ok(kept.collect::<Vec<_>>().join(","))

@@ -1,7 +1,7 @@
 //! The protocol without I/O: bytes in, messages out; no socket, no clock. What the revisions differ in is decided here
 //! and nowhere else: `message` (JSON-RPC), `method` (one table), `headers` (`Mcp-*`), `sse` (event streams), `session`
 //! (sealed session ids), `rest` (the REST form), `error` (what a server's error means to a REST caller), `edit` (changing JSON and
-//! keeping the bytes of the rest), `cut` (outputs that are too long), `rewrite` (answers changed on their way),
+//! keeping the bytes of the rest), `mirror` (texts that repeat structured content), `cut` (outputs that are too long), `rewrite` (answers changed on their way),
 //! `filter` (lists as a caller may see them).
 
 pub mod cut;
@@ -12,6 +12,7 @@ pub mod headers;
 pub mod members;
 pub mod message;
 pub mod method;
+pub mod mirror;
 pub mod rest;
 pub mod rewrite;
 pub mod session;

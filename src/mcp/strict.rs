@@ -57,7 +57,7 @@ impl Place {
 
     /// Whether a name could be taken for one of ours that it is not.
     fn is_another_writing(self, name: &str) -> bool {
-        !self.judged().contains(&name) && self.judged().iter().any(|judged| is_another_writing(name, judged))
+        is_another_of(name, self.judged())
     }
 }
 
@@ -75,6 +75,11 @@ pub fn check(body: &[u8]) -> Verdict<()> {
 /// Whether a reader that ignores case takes a name for another one.
 pub fn is_another_writing(name: &str, other: &str) -> bool {
     name != other && name.chars().map(fold).eq(other.chars().map(fold))
+}
+
+/// Whether a reader that ignores case takes a name for one of these that it is not.
+pub fn is_another_of(name: &str, known: &[&str]) -> bool {
+    !known.contains(&name) && known.iter().any(|known| is_another_writing(name, known))
 }
 
 /// A name as a reader that ignores case sees it.

@@ -80,10 +80,10 @@ impl<'r> Courses<'r> {
     /// Decides about a message; `None` is a stream, or the end of a session.
     ///
     /// # Errors
-    /// `internal` when a router panics.
+    /// `internal` when a router panics, `invalid_params` for arguments that a route cannot judge for certain.
     pub fn of(&self, call: Option<&Call<'_>>) -> Verdict<Course> {
         let routed = self.routed(call)?;
-        let choice = self.within_version(routed.or_else(|| self.ruled(call)));
+        let choice = self.within_version(if routed.is_some() { routed } else { self.ruled(call)? });
         let Some(rules) = &self.transforms else { return Ok(Course { choice, ..Course::default() }) };
         let route = choice.as_ref().and_then(|choice| choice.route.as_deref());
         let shape = Shape::of(rules, &Asked { route, version: self.version.map(|version| &*version.name), call });
@@ -111,9 +111,9 @@ impl<'r> Courses<'r> {
         Ok(way.map(|Way { among, timeout }| Arc::new(Choice { among, timeout, route: Some("custom".into()) })))
     }
 
-    fn ruled(&self, call: Option<&Call<'_>>) -> Option<Arc<Choice>> {
+    fn ruled(&self, call: Option<&Call<'_>>) -> Verdict<Option<Arc<Choice>>> {
         if self.rules.is_empty() {
-            return None;
+            return Ok(None);
         }
         let Http { method, path, headers, client } = self.http;
         let version = self.version.map_or("", |version| &version.name);
@@ -152,24 +152,36 @@ pub struct Rest<'b> {
 /// # Errors
 /// What is wrong with the body as a whole, or about a single request.
 pub fn rest<'b>(ctx: &mut Ctx, courses: &Courses<'_>, body: &'b Body) -> Verdict<Rest<'b>> {
-    let payload = rest::Payload::read(body.read())?;
+    let mut payload = rest::Payload::read(body.read())?;
     if courses.is_plain() {
         return Ok(Rest { payload, courses: Vec::new() });
     }
     let of = |request: &rest::Request<'_>| courses.of(Some(&request.call()));
+    // Each request of a batch is refused on its own, and one that cannot be read is answered as such.
+    let mut faults = Vec::new();
     let courses: Vec<Course> = match &payload {
         rest::Payload::One(request) => vec![of(request)?],
-        // One that cannot be read is answered as such.
         rest::Payload::Batch(requests) => {
-            requests.iter().map(|request| request.as_ref().map_or_else(|_| Ok(Course::default()), of)).collect::<Verdict<_>>()?
+            let each = requests.iter().enumerate().map(|(at, request)| {
+                let course = request.as_ref().map_or_else(|_| Ok(Course::default()), of);
+                course.unwrap_or_else(|fault| {
+                    faults.push((at, fault));
+                    Course::default()
+                })
+            });
+            each.collect()
         }
     };
     note(ctx, &courses);
     ctx.told.rule = courses.iter().find_map(|course| course.choice.as_ref()?.route.clone());
-    let Some(changed) = transform::rewrite(body.read(), shapes(&courses), true)? else { return Ok(Rest { payload, courses }) };
-    let mut payload = rest::Payload::read(body.change(changed.body))?;
+    if let Some(changed) = transform::rewrite(body.read(), shapes(&courses), true)? {
+        payload = rest::Payload::read(body.change(changed.body))?;
+        faults.extend(changed.faults);
+    }
     if let rest::Payload::Batch(requests) = &mut payload {
-        changed.faults.into_iter().for_each(|(at, fault)| requests[at] = Err(fault));
+        for (at, fault) in faults {
+            requests[at] = Err(fault);
+        }
     }
     Ok(Rest { payload, courses })
 }

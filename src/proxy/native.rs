@@ -245,7 +245,11 @@ async fn rewritten(
         return (Outcome::Failed, Ok(Err(unreadable())));
     }
     if opened.incoming.is_event_stream() {
+        // Its length changes, and without one its end must be told by chunks, or a part would pass for the whole.
         head.remove_header(&http::header::CONTENT_LENGTH);
+        if let Err(failure) = reply::frame(&mut head, client) {
+            return (Outcome::Failed, Err(failure));
+        }
         if client.write_response_header(Box::new(head)).await.is_err() {
             return (Outcome::Abandoned, Err(left()));
         }

@@ -153,7 +153,10 @@ fn dress(head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
 }
 
 /// Without a length an H1 body needs chunks, or it would end with the connection.
-fn frame(head: &mut ResponseHeader, client: &ServerSession) -> Result<()> {
+///
+/// # Errors
+/// When a header of ours cannot be written, which would be a bug.
+pub fn frame(head: &mut ResponseHeader, client: &ServerSession) -> Result<()> {
     let bodiless = matches!(head.status.as_u16(), 100..=199 | 204 | 304);
     if bodiless {
         // A length would announce a body that must not come (RFC 9110 §8.6).

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::condition::{Condition, Question};
+use crate::condition::{Condition, Question, Unclear};
 use crate::config::{Among, routing};
-use crate::reject::{Code, Reject};
+use crate::reject::{Code, Reject, Verdict};
 
 /// Where a request may go, by rule, by API version, or by code compiled in.
 #[derive(Debug, Clone, Default)]
@@ -51,8 +51,17 @@ impl Rules {
     }
 
     /// What the first rule that matches chooses.
-    pub fn choose(&self, question: &Question<'_>) -> Option<Arc<Choice>> {
-        self.0.iter().find(|rule| rule.matches(question)).map(|rule| Arc::clone(&rule.choice))
+    ///
+    /// # Errors
+    /// `invalid_params` for arguments that a rule looks at and that others may read otherwise: that they do not match would
+    /// be for the caller to choose.
+    pub fn choose(&self, question: &Question<'_>) -> Verdict<Option<Arc<Choice>>> {
+        for rule in &self.0 {
+            if rule.matches(question)? {
+                return Ok(Some(Arc::clone(&rule.choice)));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -65,12 +74,17 @@ impl Rule {
         Self { when, choice: Arc::new(choice) }
     }
 
-    fn matches(&self, question: &Question<'_>) -> bool {
-        let Some(when) = &self.when else { return true };
-        when.evaluate(question).unwrap_or_else(|unclear| {
-            log::debug!("route {}: {}; it does not match", self.choice.route.as_deref().unwrap_or_default(), unclear.0);
-            false
-        })
+    fn matches(&self, question: &Question<'_>) -> Verdict<bool> {
+        let Some(when) = &self.when else { return Ok(true) };
+        let route = self.choice.route.as_deref().unwrap_or_default();
+        match when.evaluate(question) {
+            Ok(matches) => Ok(matches),
+            Err(unclear @ Unclear::Twofold(_)) => Err(Reject::new(Code::InvalidParams, format!("{unclear} (route {route})"))),
+            Err(unclear) => {
+                log::debug!("route {route}: {unclear}; it does not match");
+                Ok(false)
+            }
+        }
     }
 }
 
@@ -99,7 +113,7 @@ mod tests {
             let request = Request { method: "POST", path: "/", headers: &headers, client: None, version: "v1" };
             let question =
                 Question { principal: &principal, server, method: "tools/call", name: None, arguments: None, request: Some(request) };
-            rules.choose(&question).and_then(|choice| choice.route.clone())
+            rules.choose(&question).unwrap().and_then(|choice| choice.route.clone())
         };
         assert_eq!((chosen("database").as_deref(), chosen("files").as_deref()), (Some("posts"), Some("rest")));
     }

@@ -2,6 +2,7 @@
 //! reach the caller, headers in both directions. Rules are found by server once for each configuration, so that whoever
 //! no rule is about pays for a lookup and keeps every byte.
 
+mod listing;
 mod request;
 mod response;
 
@@ -76,6 +77,8 @@ pub struct Shape {
     of: Kind,
     /// Every rule of the server, where the answer may be that of a call made before, which a task does not tell.
     before: Vec<Arc<Rule>>,
+    /// The rules that may change what the tools of this list answer, so that their output schemas hold no longer.
+    listed: Vec<Arc<Rule>>,
 }
 
 /// What a message is, as far as rules apply to it.
@@ -97,15 +100,16 @@ impl Transforms {
         Self { rules: transforms.iter().map(|transform| Arc::new(Rule::new(transform))).collect(), by_server: ArcSwap::default() }
     }
 
-    /// The rules that may be about requests to a server under an API version; `None` if there are none. Servers are those
-    /// of the directory, so what is remembered of them is bounded.
+    /// The rules that may be about requests to a server under an API version; `None` if there are none. Rules of another
+    /// version come along where they change results, which lists of tools must tell of. Servers are those of the directory,
+    /// so what is remembered of them is bounded.
     pub fn of(&self, server: &str, version: Option<&str>) -> Known {
         if self.rules.is_empty() {
             return None;
         }
         let known = self.by_server.load().get(server).cloned();
         let rules = known.unwrap_or_else(|| self.learn(server))?;
-        rules.iter().any(|rule| rule.of.may_concern(version)).then_some(rules)
+        rules.iter().any(|rule| rule.of.may_concern(version) || rule.reshapes()).then_some(rules)
     }
 
     fn learn(&self, server: &str) -> Known {
@@ -224,7 +228,9 @@ impl Shape {
         });
         let is_task = asked.call.is_some_and(|call| call.kind == call::Kind::Task);
         let before = rules.iter().filter(|rule| is_task && rule.of.may_concern(asked.version)).cloned().collect();
-        Self { rules: rules.iter().filter(|rule| rule.of.fits(asked)).cloned().collect(), of, before }
+        let lists = asked.call.is_some_and(|call| call.method == "tools/list");
+        let listed = listing::reshaping(rules).filter(|_| lists).cloned().collect();
+        Self { rules: rules.iter().filter(|rule| rule.of.fits(asked)).cloned().collect(), of, before, listed }
     }
 
     /// Whether params are to be changed.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::{Kind, Rule, Shape};
-use crate::mcp::cut;
+use super::{Kind, Rule, Shape, listing};
 use crate::mcp::edit::{Care, Change, Edit, Fault, Part};
 use crate::mcp::rewrite::Unreadable;
+use crate::mcp::{cut, mirror, strict};
 
 /// Members of a result that concern the protocol; they stay where it wants them when a result is wrapped.
 const BOOKKEEPING: &[&str] = &["_meta", "isError", "resultType", "nextCursor", "ttlMs", "cacheScope"];
@@ -29,14 +29,16 @@ impl Shape {
     /// # Errors
     /// [`Unreadable`].
     pub fn result(&self, written: &str) -> Result<Option<String>, Unreadable> {
-        let changed = reshape(&self.rules, written, if self.of == Kind::Tool { Answers::Call } else { Answers::Other })?;
+        let stripped = listing::without_schemas(&self.listed, written)?;
+        let text = stripped.as_deref().unwrap_or(written);
+        let changed = reshape(&self.rules, text, if self.of == Kind::Tool { Answers::Call } else { Answers::Other })?.or(stripped);
         let cleared = clear(&self.before, changed.as_deref().unwrap_or(written))?;
         Ok(cleared.or(changed))
     }
 
     /// Whether results are changed at all.
     pub fn reshapes(&self) -> bool {
-        self.rules.iter().chain(&self.before).any(|rule| rule.reshapes())
+        self.rules.iter().chain(&self.before).chain(&self.listed).any(|rule| rule.reshapes())
     }
 
     /// Whether results are put below another name.
@@ -51,14 +53,18 @@ pub enum Shapes {
     One(Shape),
     /// A batch, by the ids of its requests.
     Batch(Vec<(Option<String>, Shape)>),
-    /// A stream that may replay anything; every rule of the server.
-    Replay(Vec<Arc<Rule>>),
+    /// A stream that may replay anything; every rule of the server, and those that lists of tools tell of.
+    Replay {
+        rules: Vec<Arc<Rule>>,
+        listed: Vec<Arc<Rule>>,
+    },
 }
 
 impl Shapes {
     /// For a native stream that may replay anything, so under no API version.
     pub fn replay(rules: &[Arc<Rule>]) -> Self {
-        Self::Replay(rules.iter().filter(|rule| rule.of.may_concern(None)).cloned().collect())
+        let listed = listing::reshaping(rules).cloned().collect();
+        Self::Replay { rules: rules.iter().filter(|rule| rule.of.may_concern(None)).cloned().collect(), listed }
     }
 
     /// Changes the result that answers the request of this id.
@@ -68,14 +74,15 @@ impl Shapes {
     pub fn result(&self, id: Option<&RawValue>, written: &str) -> Result<Option<String>, Unreadable> {
         match self {
             Self::One(shape) => shape.result(written),
-            Self::Replay(rules) => clear(rules, written),
+            Self::Replay { rules, listed } => unknown(rules, listed, written),
             Self::Batch(shapes) => {
                 let id = id.map(plain);
                 if let Some((_, shape)) = shapes.iter().find(|(asked, _)| *asked == id) {
                     return shape.result(written);
                 }
-                let all: Vec<Arc<Rule>> = shapes.iter().flat_map(|(_, shape)| shape.rules.iter().cloned()).collect();
-                clear(&all, written)
+                let all = |of: fn(&Shape) -> &Vec<Arc<Rule>>| shapes.iter().flat_map(|(_, shape)| of(shape).iter().cloned()).collect();
+                let (rules, listed): (Vec<_>, Vec<_>) = (all(|shape| &shape.rules), all(|shape| &shape.listed));
+                unknown(&rules, &listed, written)
             }
         }
     }
@@ -85,7 +92,7 @@ impl Shapes {
         match self {
             Self::One(shape) => shape.reshapes(),
             Self::Batch(shapes) => shapes.iter().any(|(_, shape)| shape.reshapes()),
-            Self::Replay(rules) => rules.iter().any(|rule| rule.reshapes()),
+            Self::Replay { rules, listed } => rules.iter().chain(listed).any(|rule| rule.reshapes()),
         }
     }
 }
@@ -93,6 +100,12 @@ impl Shapes {
 /// An id as it compares: servers may write the same text with other escapes.
 pub fn plain(id: &RawValue) -> String {
     serde_json::from_str::<String>(id.get()).map_or_else(|_| id.get().to_owned(), |text| format!("\"{text}"))
+}
+
+/// What may be seen of a result when nobody knows what it answers.
+fn unknown(rules: &[Arc<Rule>], listed: &[Arc<Rule>], written: &str) -> Result<Option<String>, Unreadable> {
+    let stripped = listing::without_schemas(listed, written)?;
+    Ok(clear(rules, stripped.as_deref().unwrap_or(written))?.or(stripped))
 }
 
 /// Takes from a result what any of the rules would take from the answer it may be, or hold: a finished task has the result
@@ -103,7 +116,11 @@ fn clear(rules: &[Arc<Rule>], written: &str) -> Result<Option<String>, Unreadabl
     }
     let outer = reshape(rules, written, Answers::Unknown)?;
     let mut part = Part::text(outer.as_deref().unwrap_or(written));
-    let inner = part.open().map_err(|_| Unreadable)?.member("result");
+    let task = part.open().map_err(|_| Unreadable)?;
+    if matches!(task, Part::Object(members) if members.iter().any(|(name, _)| strict::is_another_writing(name, "result"))) {
+        return Err(Unreadable);
+    }
+    let inner = task.member("result");
     let Some(Part::Text(text)) = inner.filter(|inner| matches!(inner, Part::Text(text) if text.starts_with('{'))) else {
         return Ok(outer);
     };
@@ -124,7 +141,8 @@ fn reshape(rules: &[Arc<Rule>], written: &str, answers: Answers) -> Result<Optio
 }
 
 impl Rule {
-    fn reshapes(&self) -> bool {
+    /// Whether it changes results.
+    pub(super) fn reshapes(&self) -> bool {
         !self.fields.is_empty() || self.wrap.is_some() || self.max_output.is_some()
     }
 
@@ -144,12 +162,12 @@ impl Rule {
     }
 }
 
-fn edited<'e>(written: &str, edits: impl Iterator<Item = &'e Edit>) -> Result<Option<String>, Fault> {
-    let mut edits = edits.peekable();
-    if edits.peek().is_none() {
+fn edited<'e>(written: &str, edits: impl Iterator<Item = &'e Edit> + Clone) -> Result<Option<String>, Fault> {
+    if edits.clone().next().is_none() {
         return Ok(None);
     }
     let mut part = Part::text(written);
+    mirror::follow(&mut part, edits.clone())?;
     for edit in edits {
         part.apply(edit, Care::Answer)?;
     }
@@ -212,6 +230,7 @@ mod tests {
         let result = r#"{"structuredContent":{"secret":1},"result":{"structuredContent":{"secret":1.0,"kept":1.0},"x":1}}"#;
         let cleared = r#"{"structuredContent":{},"result":{"structuredContent":{"kept":1.0},"x":1}}"#;
         assert_eq!((shape.reshapes(), shape.result(result)), (true, Ok(Some(cleared.to_owned()))));
+        assert_eq!(shape.result(&result.replace("result", "Result")), Err(Unreadable), "a reader that ignores case would find it");
     }
 
     #[test]

@@ -87,6 +87,16 @@ class Scenarios:
             if "fail" in names:
                 expect("fail", (await self.call(client, "fail")).is_error, True)
 
+    async def reshaped(self) -> None:
+        """Where the gateway takes `sum` from what `add` answers and cuts `echo` to 20 bytes."""
+        async with self.client() as client:
+            schemas = {tool.name.removeprefix(self.prefix): tool.output_schema for tool in await self.all_tools(client)}
+            expect("promised", [name for name in ("add", "echo", "route") if schemas[name] is not None], ["route"])
+            result = await self.call(client, "add", {"a": 19, "b": 23})
+            expect("add", (text_of(result), result.structured_content), ("{}", {}))
+            result = await self.call(client, "echo", {"text": "0123456789" * 5})
+            expect("echo", (text_of(result)[:21], result.structured_content), ("0123456789" * 2 + "…", None))
+
     async def progress(self) -> None:
         steps: list[float] = []
 

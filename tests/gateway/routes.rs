@@ -75,12 +75,43 @@ async fn the_first_rule_that_matches_says_where_a_request_goes() {
         assert_eq!(fleet.spread(path, &[("x-region", "eu")], &call(json!({}))).await, [0, 3, 3], "{path}: by a header, to a shard");
         assert_eq!(fleet.spread(path, &[], &call(json!({ "n": 101 }))).await, [0, 0, 6], "{path}: by an argument");
         assert_eq!(fleet.spread(path, &[], &call(json!({ "n": "x" }))).await, [2, 2, 2], "{path}: what cannot be evaluated does not match");
-        assert_eq!(fleet.spread(path, &[], &call(json!({ "n": 101, "N": 1 }))).await, [2, 2, 2], "{path}: nor does what is ambiguous");
     }
     let log = fleet.gateway.said().await;
     let access = || log.iter().filter(|line| line.contains("\"access\"") && line.contains("POST"));
     assert_eq!(access().filter(|line| line.contains("large")).count(), 24);
     assert!(access().any(|line| line.contains("route-2")) && !access().any(|line| line.contains("never")));
+}
+
+#[tokio::test]
+async fn arguments_that_a_rule_cannot_judge_for_certain_go_nowhere() {
+    let fleet = Fleet::start(
+        "routes:\n\
+         \x20 - { name: named, when: 'request.headers[\"x-loud\"] == \"1\" && arguments.loud', backends: [gpu] }\n\
+         \x20 - { name: large, when: 'arguments.n > 100', backends: [gpu], transform: [ { request: { params: { set: { arguments.checked: true } } } } ] }\n\
+         \x20 - { backends: [plain] }\n",
+    )
+    .await;
+    let twofold = [json!({ "n": 101, "N": 1 }), json!({ "N": 101 }), json!({ "n": 1, "x": [{ "deep": { "a": 1, "A": 2 } }] })];
+    for (arguments, name) in twofold.iter().zip(["`n`", "`N`", "`a`"]) {
+        for (path, body) in
+            [(REST, rest(arguments.clone())), (NATIVE, native(arguments.clone())), (NATIVE, json!([native(arguments.clone())]))]
+        {
+            let answer = http().post(fleet.gateway.at(path)).json(&body).send().await.expect("an answer");
+            let (status, text) = (answer.status(), answer.text().await.expect("text"));
+            let tells =
+                text.to_lowercase().contains(&name.to_lowercase()) && text.contains("route large") && text.contains("invalid_params");
+            assert!(status == 400 && tells, "{path} {arguments}: {status} {text}");
+        }
+    }
+    let batch = json!([rest(json!({ "n": 1 })), rest(twofold[0].clone()), rest(json!({ "n": 101 }))]);
+    let (status, answers) = fleet.gateway.rest("stub", batch).await;
+    let of = |at: usize| (answers[at]["backend"].as_str(), answers[at]["code"].as_str());
+    assert_eq!((status, of(0), of(1), of(2)), (200, (Some("plain"), None), (None, Some("invalid_params")), (Some("gpu"), None)));
+    assert_eq!(fleet.calls(), [1, 0, 1], "nothing else was sent");
+    for (path, call) in [(REST, rest as fn(Value) -> Value), (NATIVE, native)] {
+        assert_eq!(fleet.spread(path, &[("x-loud", "0")], &call(json!({ "Loud": 1 }))).await, [6, 0, 0], "{path}: no rule looks at it");
+        assert_eq!(fleet.spread(path, &[], &call(json!({ "loud": 1, "n": "x" }))).await, [6, 0, 0], "{path}: nor can this be evaluated");
+    }
 }
 
 #[tokio::test]

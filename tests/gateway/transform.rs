@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::{Gateway, server};
 use crate::support::http;
+use crate::support::part::{Client, Server, scenario};
 use crate::support::stub::{Act, Stub};
 
 const MODERN: &str = "2026-07-28";
@@ -157,6 +158,57 @@ async fn results_are_changed_in_both_lanes_as_json_and_as_events() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_last_event_has_no_end_is_cut_and_bare_crs_end_lines() {
+    let (stub, gateway) = with(ANSWERS).await;
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+    let message = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"structuredContent":{"secret":1,"old":2}}}"#;
+    for end in ["", "\n", "\r", "\r\n"] {
+        stub.act(Act::Stream(format!("event: message\ndata: {message}{end}")));
+        let answer = native(&gateway, call).send().await.expect("an answer");
+        let text = answer.text().await;
+        assert!(text.is_err(), "{end:?}: a part is not taken for the whole: {text:?}");
+    }
+    for end in ["\n", "\r", "\r\n"] {
+        stub.act(Act::Stream(format!("event: message{end}data: {message}{end}{end}")));
+        let text = native(&gateway, call).send().await.expect("an answer").text().await.expect("a whole answer");
+        assert!(text.contains(r#""structuredContent":{"new":2}"#) && text.starts_with("event: message\n"), "{end:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_told_in_another_case_is_not_passed() {
+    let (stub, gateway) = with(ANSWERS).await;
+    let call = |name: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}","arguments":{{}}}}}}"#);
+    stub.act(Act::Say("Result", json!({ "structuredContent": { "secret": 41 } })));
+    let (status, answer) = json_of(native(&gateway, call("echo"))).await;
+    assert_eq!((status, &answer["error"]["data"]["code"]), (502, &json!("backend_failed")), "{answer}");
+    let (status, answer) = json_of(native(&gateway, call("other"))).await;
+    assert_eq!((status, &answer["Result"]["structuredContent"]["secret"]), (200, &json!(41)), "whom no rule is about keeps every byte");
+    stub.act(Act::Stream("data: {\"id\":1,\"RESULT\":{\"structuredContent\":{\"secret\":41}}}\n\n".to_owned()));
+    let text = native(&gateway, call("echo")).send().await.expect("an answer").text().await;
+    assert!(text.is_err(), "{text:?}");
+}
+
+#[tokio::test]
+async fn text_that_repeats_structured_content_is_changed_with_it() {
+    let (stub, gateway) = with(ANSWERS).await;
+    let text = |text: &str| json!({ "type": "text", "text": text });
+    let result = json!({ "resultType": "complete", "content": [text("{\n  \"secret\": 41,\n  \"old\": 1.0\n}"), text("a secret: 42")],
+        "structuredContent": { "secret": 41, "old": 1.0 } });
+    let content = json!([text("{\"new\":1.0}"), text("a secret: 42")]);
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+    for act in [Act::Say("result", result.clone()), Act::Events(result.clone())] {
+        stub.act(act);
+        assert_eq!(gateway.call("stub", "echo", json!({})).await["result"], content);
+        let text = native(&gateway, call).send().await.expect("an answer").text().await.expect("text");
+        assert!(text.contains(&format!(r#""content":{content}"#)) && !text.contains("41"), "{text}");
+    }
+    let request = http().get(gateway.at("/mcp/stub")).header("accept", "text/event-stream").header("last-event-id", "6");
+    let event = request.send().await.expect("an answer").chunk().await.expect("a stream").expect("an event");
+    assert!(!String::from_utf8_lossy(&event).contains("41"), "{event:?}");
+}
+
+#[tokio::test]
 async fn a_stream_that_replays_what_was_asked_elsewhere_shows_nothing_that_is_removed() {
     let (stub, gateway) = with(ANSWERS).await;
     let content = json!([{ "type": "text", "text": "0123456789abcdef", "annotations": {} }]);
@@ -246,4 +298,44 @@ async fn middleware_backends_get_and_give_what_the_rules_say() {
     assert_eq!(body, json!({ "method": "call_tool", "params": { "tool_name": "query", "arguments": { "sql": "select 1", "limit": 5 } } }));
     assert_eq!(headers["x-team"], "red");
     task.abort();
+}
+
+const RESHAPED: &str = "transform:\n\
+    \x20 - { match: { tool: add, version: v9 }, response: { max_output: 5 } }\n\
+    \x20 - { match: { tool: add }, response: { fields: { remove: [structuredContent.sum] } } }\n\
+    \x20 - { match: { tool: echo }, response: { max_output: 20 } }\n";
+
+/// The tools of a list that have an output schema, of these.
+fn promised(tools: &Value) -> Vec<&str> {
+    let of = |tool: &&Value| ["add", "echo", "route"].iter().any(|name| tool["name"] == *name) && tool.get("outputSchema").is_some();
+    tools.as_array().expect("a list").iter().filter(of).filter_map(|tool| tool["name"].as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn official_clients_take_results_that_rules_changed() {
+    for flags in [&[][..], &["--json"]] {
+        let server = Server::python_sdk(flags).await;
+        let backends = format!("backends: [ {{ name: one, url: \"{}\", protocol: mcp, capabilities: [real] }} ]\n", server.url);
+        let gateway =
+            Gateway::start(&format!("{}{backends}{RESHAPED}versions: {{ v9: {{ form: v2 }} }}\n", crate::support::gateway::server("")))
+                .await;
+        gateway.knows("real").await;
+        for era in ["legacy", "modern"] {
+            scenario(Client::Python, &gateway.at("/mcp/real"), era, "reshaped").await;
+        }
+        let (_, answer) = gateway.rest("real", json!({ "method": "list_tools" })).await;
+        assert_eq!(promised(&answer["result"]), ["route"], "{answer}");
+        let (_, answer) = crate::rest::v2(&gateway, "real", json!({ "method": "list_tools" })).await;
+        assert_eq!(promised(&answer["result"]["tools"]), ["route"], "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_replays_a_list_promises_nothing_either() {
+    let (stub, gateway) = with("transform: [ { match: { tool: a, version: v2 }, response: { max_output: 5 } } ]\n").await;
+    stub.act(Act::Events(json!({ "tools": [{ "name": "a", "outputSchema": {} }, { "name": "b", "outputSchema": {} }] })));
+    let request = http().get(gateway.at("/mcp/stub")).header("accept", "text/event-stream").header("last-event-id", "6");
+    let event = request.send().await.expect("an answer").chunk().await.expect("a stream").expect("an event");
+    let text = String::from_utf8_lossy(&event);
+    assert!(text.contains(r#"[{"name":"a"},{"name":"b","outputSchema":{}}]"#), "{text}");
 }

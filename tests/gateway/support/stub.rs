@@ -30,6 +30,8 @@ pub enum Act {
     Stall,
     /// This result as the second event of a stream, behind a notification.
     Events(Value),
+    /// This body of a stream, as it stands.
+    Stream(String),
 }
 
 /// A running stub; it stops when dropped.
@@ -218,6 +220,7 @@ async fn perform(act: Act, shared: &Arc<Shared>, id: &Value, arguments: &Value) 
             );
             ([("content-type", "text/event-stream")], events).into_response()
         }
+        Act::Stream(body) => ([("content-type", "text/event-stream")], body).into_response(),
         // An error in a body whose length was announced makes the server cut the connection.
         Act::Hangup => {
             let broken = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
