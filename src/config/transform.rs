@@ -112,7 +112,7 @@ pub(super) fn transforms(root: &Section<'_>) -> Vec<Transform> {
             route: glob("route"),
             server: glob("server"),
             tool: glob("tool"),
-            method: section.parse("method", roles::method),
+            method: written.parse("method", roles::method),
             version: glob("version"),
         };
         written.finish();
