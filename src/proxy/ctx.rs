@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::HeaderValue;
 use pingora::protocols::http::ServerSession;
 
+use super::cached::Cached;
 use crate::access::Client;
 use crate::extend::Middleware;
 use crate::limit::Notice;
@@ -29,6 +30,8 @@ pub struct Ctx {
     /// Who asks, once that is known.
     pub principal: Option<Arc<Principal>>,
     pub told: Told,
+    /// What the cache had to do with its answer.
+    pub cached: Option<Cached>,
     /// How near it came to a rate limit.
     pub notice: Option<Notice>,
     /// Its place among what is under way in all.
@@ -91,6 +94,7 @@ impl Ctx {
             route: "other",
             principal: None,
             told: Told::default(),
+            cached: None,
             notice: None,
             place: None,
             version: None,
@@ -113,6 +117,10 @@ impl Ctx {
         if self.state.shared.life.phase() > Phase::Serving {
             client.set_keepalive(None);
         }
+    }
+
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
     }
 
     /// The middleware compiled in.

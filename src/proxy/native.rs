@@ -1,8 +1,10 @@
 //! The native lane: open the pass-through, seal the session id on its way back, relay.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::HeaderValue;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -12,9 +14,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::admit::Native;
+use super::cached;
+use super::cached::native::{Filled, Given, Said};
 use super::ctx::Ctx;
 use super::record::outcome_of;
 use super::reply::{self, left};
+use crate::cache::{Cache, Fill};
 use crate::egress::Failure;
 use crate::exchange::native::{self, Open};
 use crate::exchange::relay::{self, End, Patience};
@@ -39,23 +44,77 @@ const JUDGED: usize = 8 << 10;
 /// # Errors
 /// The inner error is a refusal to be written; the outer one means the connection must be closed.
 pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Result<Verdict<()>> {
-    let (outcome, served) = match open(state, client, ctx, plan).await {
-        Some(Ok(opened)) => answer(state, client, ctx, plan, opened).await,
-        Some(Err(reject)) => (outcome_of(&reject), Ok(Err(reject))),
-        None => (Outcome::Abandoned, Err(left())),
+    let cache = ctx.snapshot.cache.clone().filter(|_| plan.call.is_some());
+    let (outcome, served) = match cache {
+        Some(cache) => Box::pin(kept(state, client, ctx, plan, &cache)).await,
+        None => asked(state, client, ctx, plan).await,
     };
     record(state, ctx, plan, outcome);
     served
 }
 
+/// How a request ended, and what is to be done about it.
+type Served = (Outcome, Result<Verdict<()>>);
+
+/// Answers by asking a backend.
+async fn asked(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Served {
+    match open(state, client, ctx, plan).await {
+        Some(Ok(opened)) => answer(state, client, ctx, plan, opened).await,
+        Some(Err(reject)) => (outcome_of(&reject), Ok(Err(reject))),
+        None => (Outcome::Abandoned, Err(left())),
+    }
+}
+
+/// Answers from the cache, or asks and keeps what comes.
+async fn kept(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, cache: &Arc<Cache>) -> Served {
+    let headers = client.req_header().headers.clone();
+    let sight = restricted(ctx, plan);
+    let said = tokio::select! {
+        biased;
+        said = cached::native::look(ctx, cache, &headers, plan, sight.as_ref()) => said,
+        () = relay::departure(client) => return (Outcome::Abandoned, Err(left())),
+    };
+    match said {
+        Said::Go => asked(state, client, ctx, plan).await,
+        Said::Refuse(reject) => (outcome_of(&reject), Ok(Err(reject))),
+        Said::Answer(answer) => given(client, ctx, answer).await,
+        Said::Ask(fill) => filled(state, client, ctx, plan, cache, fill).await,
+    }
+}
+
+/// Writes an answer that was kept.
+async fn given(client: &mut ServerSession, ctx: &mut Ctx, answer: Given) -> Served {
+    ctx.told.backend = Some(answer.backend);
+    (Outcome::Ok, reply::page(client, ctx, answer.page).await.map(Ok))
+}
+
+/// Asks, tells the cache what came, and relays it. Where others wait for it, asking goes on without the client.
+async fn filled(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, cache: &Arc<Cache>, fill: Fill) -> Served {
+    let witness = fill.witness();
+    let outcome = {
+        let lines = client.req_header().headers.clone();
+        let mut filling = Box::pin(cached::native::fill(state, ctx, plan, cache, fill, &lines));
+        let mut outcome = tokio::select! {
+            biased;
+            filled = &mut filling => Some(filled),
+            () = relay::departure(client) => None,
+        };
+        if outcome.is_none() && witness.is_awaited() {
+            let _ = filling.await;
+            outcome = None;
+        }
+        outcome
+    };
+    match outcome {
+        None => (Outcome::Abandoned, Err(left())),
+        Some(Filled::Given(answer)) => given(client, ctx, *answer).await,
+        Some(Filled::Opened(opened)) => answer(state, client, ctx, plan, *opened).await,
+        Some(Filled::Refused(reject)) => (outcome_of(&reject), Ok(Err(reject))),
+    }
+}
+
 /// Hands an opened answer on; tells how the call ended beside what is to be done about it.
-async fn answer(
-    state: &State,
-    client: &mut ServerSession,
-    ctx: &mut Ctx,
-    plan: &Native<'_>,
-    opened: Open<'_>,
-) -> (Outcome, Result<Verdict<()>>) {
+async fn answer(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, opened: Open<'_>) -> Served {
     ctx.told.backend = Some(opened.backend().name().to_owned());
     let status = opened.incoming.status();
     let head = match head(state, client, ctx, plan, &opened) {
@@ -108,10 +167,20 @@ fn head(state: &State, client: &mut ServerSession, ctx: &Ctx, plan: &Native<'_>,
 /// Opens the exchange unless the client leaves first.
 async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan: &Native<'_>) -> Option<Verdict<Open<'s>>> {
     let request = client.req_header();
-    let native = native::Native {
+    let native = question(state, ctx, plan, &request.headers, method(&request.method));
+    tokio::select! {
+        biased;
+        opened = native.open(&state.shared.client) => Some(opened.map_err(|reject| Choice::explain(plan.choice(), reject))),
+        () = relay::departure(client) => None,
+    }
+}
+
+/// The request as it is sent.
+pub fn question<'q>(state: &'q State, ctx: &'q Ctx, plan: &'q Native<'_>, headers: &HeaderMap, method: &'static str) -> native::Native<'q> {
+    native::Native {
         pool: &plan.pool,
-        method: method(&request.method),
-        lines: native::forwarded(&request.headers, request.method == http::Method::GET, plan.upstream()),
+        method,
+        lines: native::forwarded(headers, method == "GET", plan.upstream()),
         body: plan.body.clone(),
         call: plan.call.as_ref(),
         affinity: plan.affinity,
@@ -120,11 +189,6 @@ async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan:
         on_behalf: plan.token.as_deref().map(OnBehalf::new),
         trace: ctx.trace(),
         choice: plan.choice(),
-    };
-    tokio::select! {
-        biased;
-        opened = native.open(&state.shared.client) => Some(opened.map_err(|reject| Choice::explain(plan.choice(), reject))),
-        () = relay::departure(client) => None,
     }
 }
 
@@ -151,13 +215,7 @@ fn seal(state: &State, plan: &Native<'_>, opened: &Open<'_>, head: &mut Response
     head.insert_header("Mcp-Session-Id", sealed).map_err(|e| Reject::new(Code::Internal, "the answer cannot be written").because(e))
 }
 
-async fn relayed(
-    state: &State,
-    client: &mut ServerSession,
-    ctx: &mut Ctx,
-    opened: Open<'_>,
-    head: ResponseHeader,
-) -> (Outcome, Result<Verdict<()>>) {
+async fn relayed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, opened: Open<'_>, head: ResponseHeader) -> Served {
     let Open { incoming, mut trial } = opened;
     let status = head.status;
     let limits = &ctx.snapshot.config.server.limits;
@@ -185,7 +243,7 @@ fn how(end: &End) -> breaker::Verdict {
     }
 }
 
-fn settle(ctx: &mut Ctx, status: http::StatusCode, end: End) -> (Outcome, Result<Verdict<()>>) {
+fn settle(ctx: &mut Ctx, status: http::StatusCode, end: End) -> Served {
     ctx.told.bytes = end.bytes();
     match end {
         End::Whole { .. } | End::Closed { .. } => (judge(status, &[]), Ok(Ok(()))),
@@ -216,7 +274,7 @@ async fn rewritten(
     opened: Open<'_>,
     mut head: ResponseHeader,
     sight: Option<Sight>,
-) -> (Outcome, Result<Verdict<()>>) {
+) -> Served {
     let status = head.status;
     let rewrite = |id: Option<&RawValue>, text: &str| {
         let kept = sight.as_ref().map(|sight| filter::written(text, &|kind, name| sight.keeps(kind, name))).transpose()?.flatten();
@@ -321,6 +379,7 @@ fn record(state: &State, ctx: &mut Ctx, plan: &Native<'_>, outcome: Outcome) {
     ctx.told.outcome = Some(outcome);
     let Some(call) = &plan.call else { return };
     plan.pool.meter(&state.shared.metrics, call).count(outcome, ctx.arrival.started.elapsed(), ctx.told.bytes);
+    cached::settle(ctx, &plan.pool, call, outcome);
     if log::log_enabled!(target: "access", log::Level::Info) {
         ctx.told.method = Some(call.method.clone().into_owned());
         ctx.told.name = call.name.clone().map(std::borrow::Cow::into_owned);

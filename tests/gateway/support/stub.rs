@@ -1,5 +1,6 @@
 //! A modern MCP server in a few lines that counts what it is asked and commits faults on demand.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -30,6 +31,8 @@ pub enum Act {
     Stall,
     /// This result as the second event of a stream, behind a notification.
     Events(Value),
+    /// This result as the only message of a stream, behind an event that says nothing.
+    OneEvent(Value),
 }
 
 /// A running stub; it stops when dropped.
@@ -44,10 +47,15 @@ struct Shared {
     calls: AtomicUsize,
     posts: AtomicUsize,
     waiting: AtomicUsize,
+    numbers: AtomicUsize,
     act: Mutex<Act>,
     headers: Mutex<HeaderMap>,
     body: Mutex<Bytes>,
     sick: std::sync::atomic::AtomicBool,
+    /// Results given instead of the usual ones, by method.
+    results: Mutex<HashMap<String, Value>>,
+    asked: Mutex<HashMap<String, usize>>,
+    held: tokio::sync::watch::Sender<bool>,
 }
 
 impl Stub {
@@ -83,6 +91,21 @@ impl Stub {
 
     pub fn act(&self, act: Act) {
         *self.shared.act.lock().expect("no panic while held") = act;
+    }
+
+    /// Answers a method with this result from now on; `"$N"` in a text becomes a number that never comes twice.
+    pub fn results(&self, method: &str, result: Value) {
+        self.shared.results.lock().expect("no panic while held").insert(method.to_owned(), result);
+    }
+
+    /// Requests of a method received.
+    pub fn asked(&self, method: &str) -> usize {
+        self.shared.asked.lock().expect("no panic while held").get(method).copied().unwrap_or_default()
+    }
+
+    /// Lets requests wait before they are answered, or go on.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.send_replace(held);
     }
 
     /// Makes `/health` fail.
@@ -168,7 +191,26 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     shared.body.lock().expect("no panic while held").clone_from(&body);
     let request: Value = serde_json::from_slice(&body).expect("the gateway sends JSON");
     let id = request["id"].clone();
+    let method = request["method"].as_str().unwrap_or_default().to_owned();
+    *shared.asked.lock().expect("no panic while held").entry(method.clone()).or_default() += 1;
+    {
+        let _waiting = Waiting::new(&shared);
+        let _ = shared.held.subscribe().wait_for(|held| !held).await;
+    }
+    let told = shared.results.lock().expect("no panic while held").get(&method).cloned();
+    if let Some(result) = told.filter(|_| method != "tools/call" || matches!(*shared.act.lock().expect("no panic while held"), Act::Echo)) {
+        shared.calls.fetch_add(usize::from(method == "tools/call"), Ordering::SeqCst);
+        let number = shared.numbers.fetch_add(1, Ordering::SeqCst).to_string();
+        return answer(
+            serde_json::from_str(&json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string().replace("$N", &number))
+                .expect("JSON"),
+        );
+    }
     let result = match request["method"].as_str().unwrap_or_default() {
+        "initialize" => {
+            json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} }, "serverInfo": { "name": "stub", "version": "1" } })
+        }
+        method if method.starts_with("notifications/") => return StatusCode::ACCEPTED.into_response(),
         "server/discover" => {
             json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} }, "serverInfo": { "name": "stub", "version": "1" } })
         }
@@ -216,6 +258,10 @@ async fn perform(act: Act, shared: &Arc<Shared>, id: &Value, arguments: &Value) 
                 "event: message\ndata: {notice}\n\nid: 7\nevent: message\ndata: {}\n\n",
                 json!({ "jsonrpc": "2.0", "id": id, "result": result })
             );
+            ([("content-type", "text/event-stream")], events).into_response()
+        }
+        Act::OneEvent(result) => {
+            let events = format!("id: 6\ndata: \n\nid: 7\ndata: {}\n\n", json!({ "jsonrpc": "2.0", "id": id, "result": result }));
             ([("content-type", "text/event-stream")], events).into_response()
         }
         // An error in a body whose length was announced makes the server cut the connection.
