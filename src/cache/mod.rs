@@ -4,8 +4,8 @@
 //! different parts of it.
 //!
 //! Reading order: `rules` (what is kept at all), `key` (what tells questions apart), `freshness` (what a server's answer
-//! says of itself), `memory` (where it is kept), `marks` (when it stops being true), `flight` (one question
-//! at a time), `fill` (what becomes of an answer).
+//! says of itself), `memory` (where it is kept), `marks` (when it stops being true), `notices` (what servers
+//! say about that), `flight` (one question at a time), `fill` (what becomes of an answer).
 //!
 //! # Why not pingora-cache
 //! Its hooks live in Pingora's proxy path and this gateway answers from `request_filter` (`exchange` says what that buys).
@@ -29,6 +29,7 @@ pub mod freshness;
 pub mod key;
 pub mod marks;
 pub mod memory;
+pub mod notices;
 pub mod rules;
 
 use std::sync::Arc;

@@ -15,11 +15,10 @@ use serde_json::value::RawValue;
 
 use super::admit::Native;
 use super::cached;
-use super::cached::native::{Filled, Given, Said};
 use super::ctx::Ctx;
 use super::record::outcome_of;
 use super::reply::{self, left};
-use crate::cache::{Cache, Fill};
+use crate::cache::notices::Notices;
 use crate::egress::Failure;
 use crate::exchange::native::{self, Open};
 use crate::exchange::relay::{self, End, Patience};
@@ -46,7 +45,7 @@ const JUDGED: usize = 8 << 10;
 pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Result<Verdict<()>> {
     let cache = ctx.snapshot.cache.clone().filter(|_| plan.call.is_some());
     let (outcome, served) = match cache {
-        Some(cache) => Box::pin(kept(state, client, ctx, plan, &cache)).await,
+        Some(cache) => Box::pin(cached::serve::kept(state, client, ctx, plan, &cache)).await,
         None => asked(state, client, ctx, plan).await,
     };
     record(state, ctx, plan, outcome);
@@ -54,10 +53,10 @@ pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, pla
 }
 
 /// How a request ended, and what is to be done about it.
-type Served = (Outcome, Result<Verdict<()>>);
+pub type Served = (Outcome, Result<Verdict<()>>);
 
 /// Answers by asking a backend.
-async fn asked(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Served {
+pub async fn asked(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Served {
     match open(state, client, ctx, plan).await {
         Some(Ok(opened)) => answer(state, client, ctx, plan, opened).await,
         Some(Err(reject)) => (outcome_of(&reject), Ok(Err(reject))),
@@ -65,56 +64,8 @@ async fn asked(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &
     }
 }
 
-/// Answers from the cache, or asks and keeps what comes.
-async fn kept(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, cache: &Arc<Cache>) -> Served {
-    let headers = client.req_header().headers.clone();
-    let sight = restricted(ctx, plan);
-    let said = tokio::select! {
-        biased;
-        said = cached::native::look(ctx, cache, &headers, plan, sight.as_ref()) => said,
-        () = relay::departure(client) => return (Outcome::Abandoned, Err(left())),
-    };
-    match said {
-        Said::Go => asked(state, client, ctx, plan).await,
-        Said::Refuse(reject) => (outcome_of(&reject), Ok(Err(reject))),
-        Said::Answer(answer) => given(client, ctx, answer).await,
-        Said::Ask(fill) => filled(state, client, ctx, plan, cache, fill).await,
-    }
-}
-
-/// Writes an answer that was kept.
-async fn given(client: &mut ServerSession, ctx: &mut Ctx, answer: Given) -> Served {
-    ctx.told.backend = Some(answer.backend);
-    (Outcome::Ok, reply::page(client, ctx, answer.page).await.map(Ok))
-}
-
-/// Asks, tells the cache what came, and relays it. Where others wait for it, asking goes on without the client.
-async fn filled(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, cache: &Arc<Cache>, fill: Fill) -> Served {
-    let witness = fill.witness();
-    let outcome = {
-        let lines = client.req_header().headers.clone();
-        let mut filling = Box::pin(cached::native::fill(state, ctx, plan, cache, fill, &lines));
-        let mut outcome = tokio::select! {
-            biased;
-            filled = &mut filling => Some(filled),
-            () = relay::departure(client) => None,
-        };
-        if outcome.is_none() && witness.is_awaited() {
-            let _ = filling.await;
-            outcome = None;
-        }
-        outcome
-    };
-    match outcome {
-        None => (Outcome::Abandoned, Err(left())),
-        Some(Filled::Given(answer)) => given(client, ctx, *answer).await,
-        Some(Filled::Opened(opened)) => answer(state, client, ctx, plan, *opened).await,
-        Some(Filled::Refused(reject)) => (outcome_of(&reject), Ok(Err(reject))),
-    }
-}
-
 /// Hands an opened answer on; tells how the call ended beside what is to be done about it.
-async fn answer(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, opened: Open<'_>) -> Served {
+pub async fn answer(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, opened: Open<'_>) -> Served {
     ctx.told.backend = Some(opened.backend().name().to_owned());
     let status = opened.incoming.status();
     let head = match head(state, client, ctx, plan, &opened) {
@@ -127,7 +78,7 @@ async fn answer(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: 
     }
     let is_short = opened.incoming.announced().is_some_and(|length| length <= JUDGED) && !opened.incoming.is_event_stream();
     if !is_short {
-        return relayed(state, client, ctx, opened, head).await;
+        return relayed(state, client, ctx, &plan.pool.server, opened, head).await;
     }
     let timeout = timeout(plan, &opened);
     let Open { incoming, mut trial } = opened;
@@ -215,7 +166,14 @@ fn seal(state: &State, plan: &Native<'_>, opened: &Open<'_>, head: &mut Response
     head.insert_header("Mcp-Session-Id", sealed).map_err(|e| Reject::new(Code::Internal, "the answer cannot be written").because(e))
 }
 
-async fn relayed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, opened: Open<'_>, head: ResponseHeader) -> Served {
+async fn relayed(
+    state: &State,
+    client: &mut ServerSession,
+    ctx: &mut Ctx,
+    server: &Arc<str>,
+    opened: Open<'_>,
+    head: ResponseHeader,
+) -> Served {
     let Open { incoming, mut trial } = opened;
     let status = head.status;
     let limits = &ctx.snapshot.config.server.limits;
@@ -229,9 +187,16 @@ async fn relayed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, opene
         return (Outcome::Abandoned, Err(left()));
     }
     let _counted = is_stream.then(|| Streaming::begin(state));
-    let end = relay::body(client, incoming, patience, &state.shared.life, None).await;
+    let mut notices = noticing(ctx, server).filter(|_| is_stream);
+    let mut seen = |chunk: &[u8]| notices.iter_mut().for_each(|notices| notices.pass(chunk));
+    let end = relay::body(client, incoming, patience, &state.shared.life, None, &mut seen).await;
     trial.judge(how(&end));
     settle(ctx, status, end)
+}
+
+/// Whoever watches a stream of a server for what it says has changed.
+fn noticing(ctx: &Ctx, server: &Arc<str>) -> Option<Notices> {
+    ctx.snapshot.cache.as_ref().map(|cache| Notices::new(cache, server))
 }
 
 /// What the end of an answer says about its backend.
@@ -253,7 +218,7 @@ fn settle(ctx: &mut Ctx, status: http::StatusCode, end: End) -> Served {
 }
 
 /// What of a server the caller sees, where that is not all and the answer may show it.
-fn restricted(ctx: &Ctx, plan: &Native<'_>) -> Option<Sight> {
+pub fn restricted(ctx: &Ctx, plan: &Native<'_>) -> Option<Sight> {
     if !plan.may_list {
         return None;
     }
@@ -296,7 +261,9 @@ async fn rewritten(
         let mut stream = rewrite::Stream::new(&rewrite);
         let Open { incoming, mut trial } = opened;
         trial.judge(breaker::Verdict::Passed);
-        let end = relay::body(client, incoming, patience, &state.shared.life, Some(&mut stream)).await;
+        let mut notices = noticing(ctx, &plan.pool.server);
+        let mut seen = |chunk: &[u8]| notices.iter_mut().for_each(|notices| notices.pass(chunk));
+        let end = relay::body(client, incoming, patience, &state.shared.life, Some(&mut stream), &mut seen).await;
         return settle(ctx, status, end);
     }
     let unreadable = unreadable();

@@ -1,8 +1,9 @@
 //! Where the lanes meet the cache: it is asked once a request was judged, before a backend is. `rest` and `native` are what
-//! the lanes do with what it says.
+//! the lanes do with what it says, `serve` is a native request from end to end.
 
 pub mod native;
 pub mod rest;
+pub mod serve;
 
 use std::time::Duration;
 

@@ -63,6 +63,28 @@ async fn writes_drop_nothing_where_that_is_switched_off() {
 }
 
 #[tokio::test]
+async fn what_a_server_says_has_changed_is_dropped() {
+    let stub = Stub::start().await;
+    stub.results("tools/list", annotated());
+    for roles in ["", "roles: { all: [ { tools: ['*'], resources: ['*'] } ] }\nauth: { required: false, anonymous: { roles: [all] } }\n"] {
+        let gateway = caching(&stub, TOOLS, roles).await;
+        let [list, read, echo] = filled(&stub, &gateway).await;
+        let other = super::read("c:d");
+        let _ = rest(&gateway, &other, &[]).await;
+        let stream = http().get(gateway.at("/mcp/stub")).header("accept", "text/event-stream").send().await.expect("an answer");
+        let mut chunks = stream.bytes_stream();
+        let mut next = async || futures::StreamExt::next(&mut chunks).await.expect("more").expect("whole");
+        assert!(next().await.starts_with(b"event: message"));
+        stub.say(&json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" }));
+        next().await;
+        assert!(!is_hit(&gateway, &list).await && is_hit(&gateway, &read).await && is_hit(&gateway, &echo).await);
+        stub.say(&json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": "a:b" } }));
+        next().await;
+        assert!(!is_hit(&gateway, &read).await && is_hit(&gateway, &other).await && is_hit(&gateway, &list).await);
+    }
+}
+
+#[tokio::test]
 async fn an_answer_under_way_while_its_server_changes_is_not_given_later() {
     let stub = Stub::start().await;
     let gateway = caching(&stub, "", "").await;

@@ -42,7 +42,6 @@ pub struct Stub {
     task: tokio::task::JoinHandle<()>,
 }
 
-#[derive(Default)]
 struct Shared {
     calls: AtomicUsize,
     posts: AtomicUsize,
@@ -56,6 +55,26 @@ struct Shared {
     results: Mutex<HashMap<String, Value>>,
     asked: Mutex<HashMap<String, usize>>,
     held: tokio::sync::watch::Sender<bool>,
+    says: tokio::sync::broadcast::Sender<String>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            calls: AtomicUsize::default(),
+            posts: AtomicUsize::default(),
+            waiting: AtomicUsize::default(),
+            numbers: AtomicUsize::default(),
+            act: Mutex::default(),
+            headers: Mutex::default(),
+            body: Mutex::default(),
+            sick: std::sync::atomic::AtomicBool::default(),
+            results: Mutex::default(),
+            asked: Mutex::default(),
+            held: tokio::sync::watch::Sender::default(),
+            says: tokio::sync::broadcast::Sender::new(16),
+        }
+    }
 }
 
 impl Stub {
@@ -67,7 +86,7 @@ impl Stub {
     pub async fn at(address: &str) -> Option<Self> {
         let listener = tokio::net::TcpListener::bind(address).await.ok()?;
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new());
         let router = Router::new()
             .route("/health", axum::routing::get(health))
             .route("/mcp", axum::routing::post(post).get(stream))
@@ -101,6 +120,11 @@ impl Stub {
     /// Requests of a method received.
     pub fn asked(&self, method: &str) -> usize {
         self.shared.asked.lock().expect("no panic while held").get(method).copied().unwrap_or_default()
+    }
+
+    /// Says this on every open GET stream.
+    pub fn say(&self, message: &Value) {
+        let _ = self.shared.says.send(format!("event: message\ndata: {message}\n\n"));
     }
 
     /// Lets requests wait before they are answered, or go on.
@@ -157,13 +181,12 @@ async fn stream(State(shared): State<Arc<Shared>>) -> Response {
         _ => "{}".to_owned(),
     };
     let event = Bytes::from(format!("event: message\ndata: {event}\n\n"));
-    let body = Body::from_stream(futures::stream::unfold((false, Waiting::new(&shared)), move |(begun, waiting)| {
+    let says = shared.says.subscribe();
+    let body = Body::from_stream(futures::stream::unfold((false, says, Waiting::new(&shared)), move |(begun, mut says, waiting)| {
         let event = event.clone();
         async move {
-            if begun {
-                std::future::pending::<()>().await;
-            }
-            Some((Ok::<_, std::io::Error>(event), (true, waiting)))
+            let event = if begun { Bytes::from(says.recv().await.ok()?) } else { event };
+            Some((Ok::<_, std::io::Error>(event), (true, says, waiting)))
         }
     }));
     ([("content-type", "text/event-stream")], body).into_response()
