@@ -28,6 +28,10 @@ const PROTOCOL_META: &str = "io.modelcontextprotocol/";
 pub struct Key(Arc<str>);
 
 impl Key {
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// What its text takes.
     pub fn bytes(&self) -> usize {
         self.0.len()

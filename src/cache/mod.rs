@@ -5,7 +5,8 @@
 //!
 //! Reading order: `rules` (what is kept at all), `key` (what tells questions apart), `freshness` (what a server's answer
 //! says of itself), `memory` (where it is kept), `marks` (when it stops being true), `notices` (what servers
-//! say about that), `flight` (one question at a time), `fill` (what becomes of an answer).
+//! say about that), `flight` (one question at a time), `fill` (what becomes of an answer), `shared` (what
+//! replicas share).
 //!
 //! # Why not pingora-cache
 //! Its hooks live in Pingora's proxy path and this gateway answers from `request_filter` (`exchange` says what that buys).
@@ -31,12 +32,14 @@ pub mod marks;
 pub mod memory;
 pub mod notices;
 pub mod rules;
+pub mod shared;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
 
+use self::fill::Elsewhere;
 pub use self::fill::Fill;
 pub use self::flight::Witness;
 use self::flight::{Flights, Part, Settled};
@@ -45,11 +48,13 @@ use self::key::{Asked, Key};
 use self::marks::{Mark, Marks};
 use self::memory::{Entry, Memory, Slot};
 use self::rules::Rules;
+use self::shared::{Tier, Told};
 use crate::config::{self, Config};
 use crate::digest::{hex, sha256};
-use crate::mcp::method::Method;
+use crate::mcp::method::{METHODS, Method};
 use crate::observe::cache::{CacheMeter, Looked, ServerMeter};
 use crate::observe::metrics::Metrics;
+use crate::store::redis::Redis;
 
 /// Times a question is looked up again before it is asked without waiting for others.
 const LOOKS: usize = 8;
@@ -93,6 +98,7 @@ pub struct Cache {
     rules: Rules,
     /// The rules that what is kept was kept under; others find nothing of it.
     generation: String,
+    store: Option<config::Redis>,
     kept: Arc<Kept>,
     meter: Arc<CacheMeter>,
 }
@@ -100,6 +106,8 @@ pub struct Cache {
 /// What outlives a reload.
 struct Kept {
     memory: Memory,
+    /// `None`: every replica keeps for itself.
+    tier: Option<Tier>,
     marks: Marks,
     flights: Arc<Flights>,
 }
@@ -144,22 +152,29 @@ impl Wish {
     }
 }
 
+impl Kept {
+    fn new(conf: &config::cache::Cache, store: Option<&config::Redis>, meter: &Arc<CacheMeter>) -> Result<Self, String> {
+        let tier = store.map(Redis::new).transpose()?.map(|redis| Tier::new(redis, conf, meter));
+        Ok(Self { memory: Memory::new(conf.memory, conf.stays(), meter), tier, marks: Marks::default(), flights: Arc::default() })
+    }
+}
+
 impl Cache {
     /// Compiles the cache of `config`; what `old` kept stays where its bounds are the same. `None` where there is none.
-    pub fn build(config: &Config, old: Option<&Arc<Self>>, metrics: &Metrics) -> Option<Arc<Self>> {
-        let conf = config.cache.clone()?;
-        let same = |old: &&Arc<Self>| old.conf.memory == conf.memory && old.conf.stale == conf.stale;
-        let stale = conf.stale.while_revalidate.0.max(conf.stale.if_error.0);
-        let kept = old.filter(same).map_or_else(
-            || {
-                let memory = Memory::new(conf.memory, stale, &metrics.cache);
-                Arc::new(Kept { memory, marks: Marks::default(), flights: Arc::default() })
-            },
-            |old| Arc::clone(&old.kept),
-        );
+    ///
+    /// # Errors
+    /// When the shared store cannot be used.
+    pub fn build(config: &Config, old: Option<&Arc<Self>>, metrics: &Metrics) -> Result<Option<Arc<Self>>, String> {
+        let Some(conf) = config.cache.clone() else { return Ok(None) };
+        let store = config.redis.clone().filter(|_| conf.redis.is_some());
+        let bounds = |conf: &config::cache::Cache| (conf.memory, conf.max_entry, conf.stale, conf.redis);
+        let kept = match old.filter(|old| bounds(&old.conf) == bounds(&conf) && old.store == store) {
+            Some(old) => Arc::clone(&old.kept),
+            None => Arc::new(Kept::new(&conf, store.as_ref(), &metrics.cache)?),
+        };
         let rules = (&conf.methods, &conf.tools, conf.ttl, &config.transforms, &config.roles, &config.routes, &config.versions);
         let generation = hex(&sha256(&serde_json::to_vec(&rules).unwrap_or_default())[..16]);
-        Some(Arc::new(Self { rules: Rules::new(&conf), generation, kept, meter: Arc::clone(&metrics.cache), conf }))
+        Ok(Some(Arc::new(Self { rules: Rules::new(&conf), generation, store, kept, meter: Arc::clone(&metrics.cache), conf })))
     }
 
     /// A question as the cache knows it; `None` if its answer is none that is kept.
@@ -235,7 +250,12 @@ impl Cache {
                         turn.settle(Settled::Kept(Arc::clone(&entry)));
                         return Step::Hit(Hit { entry, is_stale: false, renew: None });
                     }
-                    return Step::Ask(Fill::new(self, wish, turn, stale));
+                    match Fill::new(self, wish, turn, stale).elsewhere().await {
+                        Elsewhere::Nothing(fill) => return Step::Ask(fill),
+                        Elsewhere::Kept(entry) => return Step::Hit(Hit { entry, is_stale: false, renew: None }),
+                        // It is another's, or this caller's under a key of its own.
+                        Elsewhere::Private => {}
+                    }
                 }
                 Part::Settled(Settled::Kept(entry)) if wish.counts(&entry) => {
                     return Step::Hit(Hit { is_stale: entry.left().is_none(), entry, renew: None });
@@ -272,8 +292,24 @@ impl Cache {
 
     /// Voids what was kept of a server (`None` is all), of the methods that `which` says, by one name or any.
     pub fn void(&self, server: Option<&str>, which: impl Fn(&Method) -> bool, name: Option<&str>) {
+        let methods: Vec<&'static Method> = METHODS.iter().filter(|row| rules::may_keep(row) && which(row)).collect();
         self.kept.marks.void(server, which, name);
         self.meter.invalidations.inc();
+        self.tell(server, methods, name);
+    }
+
+    /// Tells the shared store and the other replicas what is void; until that is done nothing is taken from it.
+    fn tell(&self, server: Option<&str>, methods: Vec<&'static Method>, name: Option<&str>) {
+        let Some(tier) = &self.kept.tier else { return };
+        tier.begin_void();
+        let names = methods.iter().map(|method| method.mcp.to_owned()).collect();
+        let told = Told { server: server.map(str::to_owned), methods: names, name: name.map(str::to_owned) };
+        let kept = Arc::clone(&self.kept);
+        tokio::spawn(async move {
+            if let Some(tier) = &kept.tier {
+                tier.void(&methods, &told).await;
+            }
+        });
     }
 
     /// Whether calls of a tool are kept, and so taken for reads.

@@ -1,5 +1,6 @@
 //! What servers say of their own accord about lists and resources that changed, seen on streams on their way to clients.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Cache;
@@ -51,7 +52,7 @@ impl Cache {
             "notifications/resources/updated" => {
                 let params = message.params.and_then(|raw| serde_json::from_str::<crate::mcp::members::Members<'_>>(raw.get()).ok());
                 // Without a readable name it may be any.
-                (&["resources/read"], params.and_then(|params| params.text("uri").map(|uri| uri.into_owned())))
+                (&["resources/read"], params.and_then(|params| params.text("uri").map(Cow::into_owned)))
             }
             _ => return,
         };

@@ -29,6 +29,11 @@ pub struct Ruling {
     pub vary_by: Vary,
 }
 
+/// Whether answers of a method can be kept at all.
+pub fn may_keep(method: &Method) -> bool {
+    method.mcp == "tools/call" || METHODS.contains(&method.mcp)
+}
+
 impl Rules {
     pub fn new(conf: &Cache) -> Self {
         let compiled = |rules: &[Rule]| rules.iter().map(Compiled::new).collect();

@@ -21,6 +21,8 @@ pub struct Cache {
     /// Bytes of the longest answer that is kept.
     pub max_entry: usize,
     pub stale: Stale,
+    /// What replicas share of what they keep; `None`: nothing.
+    pub redis: Option<Shared>,
     /// Whether answers within the sessions of native legacy clients are kept and shared like others.
     pub sessions: bool,
     /// Whether a call of a tool that may write drops what was kept of its server's reads and calls.
@@ -29,6 +31,20 @@ pub struct Cache {
     pub methods: Vec<Rule>,
     /// The only tool calls that are kept.
     pub tools: Vec<Rule>,
+}
+
+impl Cache {
+    /// How long past its time an answer is kept.
+    pub fn stays(&self) -> Duration {
+        self.stale.while_revalidate.0.max(self.stale.if_error.0)
+    }
+}
+
+/// What is kept in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Shared {
+    /// Whether it is compressed where it is long.
+    pub compression: bool,
 }
 
 /// How long after its time an answer may still be given.
@@ -64,7 +80,15 @@ pub enum Vary {
 /// Reads `cache:`; `None` where it is not switched on.
 pub(super) fn cache(root: &Section<'_>) -> Option<Cache> {
     let section = root.section("cache");
-    section.not_yet(&["redis", "compression", "warm"]);
+    section.not_yet(&["warm"]);
+    let redis = section.bool("redis").unwrap_or(false);
+    let compression = section.choice("compression", &[("zstd", true), ("none", false)]);
+    if compression.is_some() && !redis {
+        section.problem("compression", "goes with redis: true");
+    }
+    if redis && !root.has("redis") {
+        section.problem("redis", "needs the top-level redis: { url: … }");
+    }
     let enabled = section.bool("enabled").unwrap_or(false);
     let stale = section.section("stale");
     let cache = Cache {
@@ -72,6 +96,7 @@ pub(super) fn cache(root: &Section<'_>) -> Option<Cache> {
         memory: section.size("memory").unwrap_or(64 << 20),
         max_entry: section.size("max_entry").unwrap_or(1 << 20),
         stale: Stale { while_revalidate: span(&stale, "while_revalidate", 30), if_error: span(&stale, "if_error", 300) },
+        redis: redis.then_some(Shared { compression: compression.unwrap_or(true) }),
         sessions: section.bool("sessions").unwrap_or(false),
         invalidate_on_write: section.bool("invalidate_on_write").unwrap_or(true),
         methods: section.sections("methods").iter().map(|section| rule(section, "method", method)).collect(),

@@ -38,6 +38,10 @@ pub struct CacheMeter {
     bypasses: IntCounterVec,
     bytes: IntGaugeVec,
     pub evictions: IntCounter,
+    /// Questions to the shared store that failed.
+    pub errors: IntCounter,
+    /// What came from it and cannot be read.
+    pub garbage: IntCounter,
     pub invalidations: IntCounter,
     fills: HistogramVec,
     ages: HistogramVec,
@@ -56,6 +60,8 @@ impl CacheMeter {
             bypasses: counters(r, "cache_bypasses_total", "Requests that were not looked up, or not kept.", &["reason"]),
             bytes: gauges(r, "cache_bytes", "Bytes of what is kept, with its keys.", &["tier"]),
             evictions: counter(r, "cache_evictions_total", "Entries that made room for others."),
+            errors: counter(r, "redis_errors_total", "Questions of the cache to Redis that failed."),
+            garbage: counter(r, "cache_garbage_total", "What came from Redis and was not what the cache had put there."),
             invalidations: counter(r, "cache_invalidations_total", "Times that something kept was declared void."),
             fills: histograms(r, "cache_fill_seconds", "Time to get an answer that is kept.", &["server"], FILLS),
             ages: histograms(r, "cache_hit_age_seconds", "Age of answers given from the cache.", &["server"], AGES),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, FromRedisValue, RedisError};
 use tokio::sync::OnceCell;
@@ -40,6 +41,30 @@ impl Redis {
     pub async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, String> {
         let mut connection = self.connect().await?;
         command.query_async(&mut connection).await.map_err(|e| explain(&e))
+    }
+
+    /// Runs commands in one round trip.
+    ///
+    /// # Errors
+    /// What went wrong, without a secret.
+    pub async fn pipeline<T: FromRedisValue>(&self, commands: &redis::Pipeline) -> Result<T, String> {
+        let mut connection = self.connect().await?;
+        commands.query_async(&mut connection).await.map_err(|e| explain(&e))
+    }
+
+    /// Hands what is published on a channel to `told`, until the connection breaks.
+    ///
+    /// # Errors
+    /// Why it did.
+    pub async fn hear(&self, channel: &str, told: &mut (dyn FnMut(&[u8]) + Send)) -> Result<(), String> {
+        let opened = tokio::time::timeout(TIMEOUT, self.client.get_async_pubsub()).await.map_err(|_| "no answer in time".to_owned())?;
+        let mut heard = opened.map_err(|e| explain(&e))?;
+        heard.subscribe(channel).await.map_err(|e| explain(&e))?;
+        let mut messages = heard.on_message();
+        while let Some(message) = messages.next().await {
+            told(message.get_payload_bytes());
+        }
+        Ok(())
     }
 
     /// Runs a script (`EVALSHA`, loaded where Redis does not know it).

@@ -3,9 +3,10 @@
 mod fills;
 mod isolation;
 mod keeping;
+mod replicas;
 mod voids;
 
-use reqwest::Response;
+use reqwest::{Client, Response};
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Gateway, server};
@@ -31,16 +32,33 @@ pub fn tools(scope: &str) -> Value {
 
 /// One REST request with these headers.
 pub async fn rest(gateway: &Gateway, body: &Value, headers: &[(&str, &str)]) -> Response {
-    let request = http().post(gateway.at("/api/mcp/stub")).json(body);
+    rest_by(&http(), gateway, body, headers).await
+}
+
+/// The same by a client that is used again: making one takes longer than the request.
+pub async fn rest_by(client: &Client, gateway: &Gateway, body: &Value, headers: &[(&str, &str)]) -> Response {
+    let request = client.post(gateway.at("/api/mcp/stub")).json(body);
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.expect("an answer")
 }
 
 /// One native request of the modern revision with these headers.
-pub async fn native(gateway: &Gateway, id: &Value, method: &str, mut params: Value, headers: &[(&str, &str)]) -> Response {
+pub async fn native(gateway: &Gateway, id: &Value, method: &str, params: Value, headers: &[(&str, &str)]) -> Response {
+    native_by(&http(), gateway, id, method, params, headers).await
+}
+
+/// The same by a client that is used again.
+pub async fn native_by(
+    client: &Client,
+    gateway: &Gateway,
+    id: &Value,
+    method: &str,
+    mut params: Value,
+    headers: &[(&str, &str)],
+) -> Response {
     params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
     params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
     let message = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-    let request = http().post(gateway.at("/mcp/stub")).header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
+    let request = client.post(gateway.at("/mcp/stub")).header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
     let request = request.header("accept", "application/json, text/event-stream").json(&message);
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.expect("an answer")
 }

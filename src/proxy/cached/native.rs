@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Cached, late};
+use crate::cache::fill::Elsewhere;
 use crate::cache::key::{Asked, Form};
 use crate::cache::{Bypass, Cache, Fill, Hit, Step, Wish};
 use crate::call::Era;
@@ -295,6 +296,7 @@ impl Renewal {
             trace: Trace { request_id: &self.request_id, traceparent: &self.traceparent },
             choice: self.choice.as_ref(),
         };
+        let Elsewhere::Nothing(fill) = fill.elsewhere().await else { return };
         let Ok(mut opened) = native.open(&self.state.shared.client).await else { return };
         if opened.incoming.status().is_server_error() {
             return;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue};
 
 use super::{Cached, late};
+use crate::cache::fill::Elsewhere;
 use crate::cache::key::{Asked, Form};
 use crate::cache::{Bypass, Cache, Fill, Hit, Step, Wish, Witness};
 use crate::exchange::call::{Call, Done, Raw};
@@ -161,6 +162,7 @@ impl Renewal {
     async fn run(self, fill: Fill) {
         // It was read before.
         let Ok(Payload::One(request)) = Payload::read(self.body.as_bytes()) else { return };
+        let Elsewhere::Nothing(fill) = fill.elsewhere().await else { return };
         let done = self.call(&request).run().await;
         match done {
             Ok(done) => drop(kept(&done, fill)),

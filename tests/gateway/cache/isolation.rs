@@ -4,10 +4,13 @@
 use std::collections::HashMap;
 
 use mcp_gateway::digest::{hex, sha256};
+use reqwest::Client;
 use serde_json::{Value, json};
 
-use super::{caching, list, native, read, rest, told, tools};
+use super::{caching, list, native_by, read, rest, rest_by, told, tools};
 use crate::support::gateway::Gateway;
+use crate::support::http;
+use crate::support::redis::Redis;
 use crate::support::stub::Stub;
 
 const TENANTS: usize = 5;
@@ -50,7 +53,8 @@ fn auth(callers: &[Caller]) -> String {
     format!("auth: {}\nroles: {}\n", json!({ "api_keys": { "keys": keys } }), Value::Object(roles))
 }
 
-async fn start(stub: &Stub, callers: &[Caller]) -> Gateway {
+/// `store` is the Redis that replicas share.
+async fn start(stub: &Stub, callers: &[Caller], store: Option<&Redis>) -> Gateway {
     let listed: Vec<Value> = (0..3).map(|i| json!({ "name": format!("tool{i}"), "description": "$N", "inputSchema": {} })).collect();
     stub.results("tools/list", json!({ "resultType": "complete", "ttlMs": 60_000, "cacheScope": "public", "tools": listed }));
     let private = |scope: &str| json!({ "resultType": "complete", "ttlMs": 60_000, "cacheScope": scope, "contents": [{ "uri": "a:b", "text": "$N" }] });
@@ -59,7 +63,8 @@ async fn start(stub: &Stub, callers: &[Caller]) -> Gateway {
         "resources/list",
         json!({ "resultType": "complete", "ttlMs": 60_000, "cacheScope": "private", "resources": [{ "uri": "a:b", "name": "$N" }] }),
     );
-    Gateway::start(&super::yaml(stub, "", &auth(callers))).await
+    let more = store.map(|redis| format!("redis: {{ url: \"{}\" }}\n", redis.url())).unwrap_or_default();
+    Gateway::start(&super::yaml(stub, if store.is_some() { "  redis: true\n" } else { "" }, &format!("{}{more}", auth(callers)))).await
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -84,17 +89,18 @@ fn number(of: Of, result: &Value, is_rest: bool) -> (String, Vec<String>) {
     }
 }
 
-async fn ask(gateway: &Gateway, caller: &Caller, of: Of, is_rest: bool) -> (String, (String, Vec<String>)) {
-    let headers = [("x-api-key", caller.key.as_str())];
-    let response = match (of, is_rest) {
-        (Of::Tools, true) => rest(gateway, &list(), &headers).await,
-        (Of::Read, true) => rest(gateway, &read("a:b"), &headers).await,
-        (Of::Resources, true) => rest(gateway, &json!({ "method": "list_resources" }), &headers).await,
-        (Of::Tools, false) => native(gateway, &json!(1), "tools/list", json!({}), &headers).await,
-        (Of::Read, false) => {
-            native(gateway, &json!(1), "resources/read", json!({ "uri": "a:b" }), &[headers[0], ("mcp-name", "a:b")]).await
-        }
-        (Of::Resources, false) => native(gateway, &json!(1), "resources/list", json!({}), &headers).await,
+async fn ask(client: &Client, gateway: &Gateway, caller: &Caller, of: Of, is_rest: bool) -> (String, (String, Vec<String>)) {
+    let headers = [("x-api-key", caller.key.as_str()), ("mcp-name", "a:b")];
+    let (method, body, params) = match of {
+        Of::Tools => ("tools/list", list(), json!({})),
+        Of::Read => ("resources/read", read("a:b"), json!({ "uri": "a:b" })),
+        Of::Resources => ("resources/list", json!({ "method": "list_resources" }), json!({})),
+    };
+    let headers = if of == Of::Read { &headers[..] } else { &headers[..1] };
+    let response = if is_rest {
+        rest_by(client, gateway, &body, headers).await
+    } else {
+        native_by(client, gateway, &json!(1), method, params, headers).await
     };
     let (status, answer) = told(response).await;
     (status, number(of, &answer["result"], is_rest))
@@ -103,17 +109,36 @@ async fn ask(gateway: &Gateway, caller: &Caller, of: Of, is_rest: bool) -> (Stri
 #[tokio::test]
 async fn nobody_is_given_what_is_anothers() {
     let (stub, callers) = (Stub::start().await, callers());
-    let gateway = start(&stub, &callers).await;
+    let gateways = [start(&stub, &callers, None).await];
+    let lists = isolated(&gateways, &callers).await;
+    // The control: what is public is shared by all of a tenant, so there are no more numbers than tenants and lanes.
+    assert_eq!(lists, (TENANTS + 1) * 2);
+}
+
+#[tokio::test]
+async fn nor_by_replicas_that_share_what_they_keep() {
+    let (stub, callers, redis) = (Stub::start().await, callers(), Redis::start().await);
+    let gateways = [start(&stub, &callers, Some(&redis)).await, start(&stub, &callers, Some(&redis)).await];
+    let lists = isolated(&gateways, &callers).await;
+    // Both may ask at the same moment, once.
+    assert!(lists <= (TENANTS + 1) * 4, "{lists}");
+    assert!(gateways[0].metric("cache_requests_total{result=\"hit\",tier=\"redis\"}").await > 0);
+}
+
+/// Has callers ask at random; how many different lists there were.
+async fn isolated(gateways: &[Gateway], callers: &[Caller]) -> usize {
     // Whom each number was first given to: a tenant for what is shared, a caller for what is private.
     let mut owners: HashMap<(Of, bool, String), String> = HashMap::new();
-    let mut hits = 0;
+    let (client, mut hits) = (http(), 0);
     for _ in 0..ROUNDS {
         let mut order: Vec<(usize, Of, bool)> = Vec::new();
         for _ in 0..CALLERS {
             let of = [Of::Tools, Of::Read, Of::Resources][fastrand::usize(..3)];
             order.push((fastrand::usize(..CALLERS), of, fastrand::bool()));
         }
-        let asking = order.iter().map(|(who, of, is_rest)| ask(&gateway, &callers[*who], *of, *is_rest));
+        let asking = order
+            .iter()
+            .map(|(who, of, is_rest)| ask(&client, &gateways[fastrand::usize(..gateways.len())], &callers[*who], *of, *is_rest));
         let answers = futures::future::join_all(asking).await;
         for ((who, of, is_rest), (status, (number, names))) in order.into_iter().zip(answers) {
             let caller = &callers[who];
@@ -128,9 +153,7 @@ async fn nobody_is_given_what_is_anothers() {
         }
     }
     assert!(hits > CALLERS, "and the cache was used: {hits}");
-    // The control: what is public is shared by all of a tenant, so there are no more numbers than tenants and lanes.
-    let lists = owners.keys().filter(|(of, ..)| *of == Of::Tools).count();
-    assert_eq!(lists, (TENANTS + 1) * 2);
+    owners.keys().filter(|(of, ..)| *of == Of::Tools).count()
 }
 
 #[tokio::test]
@@ -150,11 +173,11 @@ async fn who_may_not_ask_is_not_told_from_the_cache() {
     let stub = Stub::start().await;
     let mut callers = callers();
     callers.truncate(20);
-    let gateway = start(&stub, &callers).await;
+    let gateway = start(&stub, &callers, None).await;
     let (whole, part) =
         (callers.iter().find(|caller| caller.sees.is_none() && caller.tenant == Some(2)), callers.iter().find(|c| c.sees.is_some()));
     let (whole, part) = (whole.or_else(|| callers.iter().find(|caller| caller.sees.is_none())), part.expect("somebody"));
-    assert!(whole.is_none() || ask(&gateway, whole.unwrap(), Of::Tools, true).await.0.contains("miss"));
+    assert!(whole.is_none() || ask(&http(), &gateway, whole.unwrap(), Of::Tools, true).await.0.contains("miss"));
     let prompts = rest(&gateway, &json!({ "method": "list_prompts" }), &[("x-api-key", part.key.as_str())]).await;
     assert_eq!(prompts.status(), 403);
     let anonymous = rest(&gateway, &list(), &[]).await;
