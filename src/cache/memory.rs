@@ -14,8 +14,8 @@ use crate::mcp::method::METHODS;
 use crate::observe::cache::CacheMeter;
 
 /// What an entry takes beside its texts: its own structs, those of the table it stands in, and what the allocator rounds
-/// up. Measured over a full cache of short entries.
-const OVERHEAD: usize = 640;
+/// up. Measured as resident memory over 100,000 entries of 20 and of 300 bytes and 20,000 of 3,000: 679, 669 and 649.
+const OVERHEAD: usize = 670;
 
 /// An answer as its server gave it, before anything was left out or changed for a caller.
 pub struct Entry {
