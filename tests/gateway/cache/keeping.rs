@@ -188,7 +188,7 @@ async fn what_nobody_listed_or_hinted_at_is_left_alone() {
 }
 
 #[tokio::test]
-async fn legacy_servers_are_kept_by_configuration_and_sessions_of_clients_are_not() {
+async fn answers_of_legacy_servers_are_kept_by_configuration() {
     let stub = Stub::start().await;
     let backends = stub.backend("one", "").replace("era: modern", "era: legacy");
     let yaml = yaml(&stub, "  ttl: 1m\n", "").replace(&stub.backend("one", ""), &backends);
