@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::access::Access;
 use crate::auth::Auth;
 use crate::auth::permit::Permits;
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::egress::Client;
 use crate::extend::Extensions;
@@ -48,6 +49,8 @@ pub struct Snapshot {
     pub auth: Arc<Auth>,
     pub permits: Permits,
     pub limits: Arc<Limits>,
+    /// `None`: nothing is kept.
+    pub cache: Option<Arc<Cache>>,
     pub gate: Gate,
     pub routes: Rules,
     pub versions: Versions,
@@ -116,6 +119,7 @@ impl State {
             auth: Arc::new(Auth::build(&config, None, &shared.extensions)?),
             permits: Permits::new(&config.roles, config.auth.as_ref()),
             limits: Arc::new(Limits::build(&config, None, &shared.metrics)?),
+            cache: Cache::build(&config, None, &shared.metrics)?,
             gate: Gate::new(&config.server.limits, None),
             routes: Rules::new(&config.routes),
             versions: Versions::new(&config.versions),
@@ -167,6 +171,7 @@ impl State {
             Arc::new(Auth::build(&config, Some(&old.auth), &self.shared.extensions)?)
         };
         let limits = Limits::build(&config, Some(&old.limits), &self.shared.metrics)?;
+        let cache = Cache::build(&config, old.cache.as_ref(), &self.shared.metrics)?;
         // One that takes the place of a healthy one is waited for: until it is checked there would be nobody.
         let serving: HashSet<&str> = old.upstream.backends.iter().filter(|b| b.is_healthy()).map(|b| b.name()).collect();
         let limit = |backend: &Backend| if serving.contains(backend.name()) { ACQUAINT } else { patience };
@@ -177,6 +182,7 @@ impl State {
             auth,
             permits: Permits::new(&config.roles, config.auth.as_ref()),
             limits: Arc::new(limits),
+            cache,
             gate: Gate::new(&config.server.limits, Some(&old.gate)),
             configured,
             routes: Rules::new(&config.routes),

@@ -191,6 +191,7 @@ struct Tending {
     tasks: HashMap<usize, AbortHandle>,
     keys: KeyTending,
     limits: Option<(usize, AbortHandle)>,
+    cache: Option<(usize, AbortHandle)>,
     discovery: discovery::Tending,
 }
 
@@ -241,6 +242,13 @@ impl Tending {
         if self.limits.as_ref().is_none_or(|(known, _)| *known != limits) {
             let task = tokio::spawn(Arc::clone(&snapshot.limits).tend()).abort_handle();
             if let Some((_, old)) = self.limits.replace((limits, task)) {
+                old.abort();
+            }
+        }
+        let cache = snapshot.cache.as_ref().map(|cache| Arc::as_ptr(cache).addr());
+        if self.cache.as_ref().map(|(known, _)| *known) != cache {
+            let task = snapshot.cache.clone().map(|cache| (Arc::as_ptr(&cache).addr(), tokio::spawn(cache.tend()).abort_handle()));
+            if let Some((_, old)) = std::mem::replace(&mut self.cache, task) {
                 old.abort();
             }
         }

@@ -11,8 +11,8 @@ use url::Url;
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
 use super::{
-    Access, Config, Limits, Log, Observability, Redis, Secret, Server, Tls, auth, backends, balancing, discovery, env, rate_limits, roles,
-    routing, transform, units,
+    Access, Config, Limits, Log, Observability, Redis, Secret, Server, Tls, auth, backends, balancing, cache, discovery, env, rate_limits,
+    roles, routing, transform, units,
 };
 
 /// Checking more often than this would be load, not health.
@@ -71,7 +71,6 @@ fn expand(value: &mut Value, path: &str, lookup: &dyn Fn(&str) -> Option<String>
 
 fn config(root: &Section<'_>) -> Config {
     root.not_yet(LATER);
-    cache(&root.section("cache"));
     let load_balancer = root.section("load_balancer");
     let interval = positive(&load_balancer, "health_check_interval", 30).max(SOONEST);
     let server = server(root.section("server"));
@@ -96,6 +95,7 @@ fn config(root: &Section<'_>) -> Config {
         redis: redis(root),
         server,
         access: access(root.section("access")),
+        cache: cache::cache(root),
         observability: observability(root.section("observability")),
     };
     rate_limits::check_routes(root, &config.rate_limits, &config.routes);
@@ -108,15 +108,6 @@ fn config(root: &Section<'_>) -> Config {
 fn registered(root: &Section<'_>, server: &Server) -> bool {
     let empty = root.value("backends").is_some_and(|list| list.as_sequence().is_some_and(Vec::is_empty));
     empty && server.admin.is_some()
-}
-
-/// The cache is not there yet; switching it off is the one thing that can be asked of it.
-fn cache(section: &Section<'_>) {
-    if section.bool("enabled") == Some(true) {
-        section.problem("enabled", "not supported yet");
-    }
-    section.not_yet(&["ttl", "memory", "redis", "compression", "tools", "warm"]);
-    section.finish();
 }
 
 fn server(section: Section<'_>) -> Server {

@@ -3,12 +3,13 @@
 //!
 //! `reader` walks the YAML and gathers all problems, `lines` tells where they stand, `env` lays the environment over
 //! the file, `check` (with `backends`, `discovery`, `auth` and `roles`) turns the result into these types, `identity` is the
-//! model of who may do what, `routing` and `transform` are the model of where requests go and what is changed on the way,
+//! model of who may do what, `cache` that of answers that are kept, `routing` and `transform` are the model of where requests go and what is changed on the way,
 //! `quota` and `traffic` that of limits and resilience, `units` knows durations and sizes.
 
 mod auth;
 mod backends;
 mod balancing;
+pub mod cache;
 mod check;
 pub mod discovery;
 mod env;
@@ -89,6 +90,8 @@ pub struct Config {
     /// Empty: whoever is let in may do everything.
     pub roles: Roles,
     pub access: Access,
+    /// `None`: nothing is kept.
+    pub cache: Option<cache::Cache>,
     pub redis: Option<Redis>,
     pub observability: Observability,
 }

@@ -7,6 +7,7 @@
 pub mod dial;
 pub mod web;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -152,7 +153,8 @@ impl Client {
         let mut session = HttpSession::new_with_options(stream, &target.peer);
         session.read_timeout = Some(wait);
         let left = left();
-        let mut incoming = Incoming { client: self, target: Arc::clone(target), session: Some(session) };
+        let mut incoming =
+            Incoming { client: self, target: Arc::clone(target), session: Some(session), ahead: VecDeque::new(), ended: false };
         // Around the whole header: a read timeout starts anew with every byte that drips in.
         timeout(left, incoming.read_header()).await.unwrap_or(Err(Failure::TimedOut))?;
         Ok(incoming)
@@ -186,6 +188,10 @@ pub struct Incoming<'c> {
     target: Arc<Target>,
     /// Present until `finish`.
     session: Option<HttpSession>,
+    /// What was looked at of the body and is still to be read.
+    ahead: VecDeque<Bytes>,
+    /// The end was seen.
+    ended: bool,
 }
 
 impl Incoming<'_> {
@@ -242,7 +248,25 @@ impl Incoming<'_> {
     /// # Errors
     /// What broke; the connection must not be used again.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        self.session().read_body_bytes().await.map_err(|e| classify(&e))
+        match self.ahead.pop_front() {
+            Some(piece) => Ok(Some(piece)),
+            None if self.ended => Ok(None),
+            None => self.session().read_body_bytes().await.map_err(|e| classify(&e)),
+        }
+    }
+
+    /// Looks at the next piece of the body without taking it; `None` at its end.
+    ///
+    /// # Errors
+    /// What broke; nothing more can be read.
+    pub async fn look_ahead(&mut self) -> Result<Option<Bytes>, Failure> {
+        if self.ended {
+            return Ok(None);
+        }
+        let piece = self.session().read_body_bytes().await.map_err(|e| classify(&e))?;
+        self.ended = piece.is_none();
+        self.ahead.extend(piece.clone());
+        Ok(piece)
     }
 
     /// The whole body, up to `limit` bytes; the connection goes back to the pool.
@@ -251,7 +275,14 @@ impl Incoming<'_> {
     /// What broke, or [`Failure::TooLarge`].
     pub async fn collect(mut self, limit: usize) -> Result<Bytes, Failure> {
         let mut whole = BytesMut::with_capacity(self.announced().unwrap_or_default().min(limit));
-        while let Some(piece) = self.session().read_body_ref().await.map_err(|e| classify(&e))? {
+        let ahead = std::mem::take(&mut self.ahead);
+        // Whoever looked was bounded as well.
+        for piece in &ahead {
+            whole.extend_from_slice(piece);
+        }
+        while !self.ended
+            && let Some(piece) = self.session().read_body_ref().await.map_err(|e| classify(&e))?
+        {
             if whole.len() + piece.len() > limit {
                 return Err(Failure::TooLarge);
             }
@@ -259,6 +290,13 @@ impl Incoming<'_> {
         }
         self.finish().await;
         Ok(whole.freeze())
+    }
+
+    /// Gives the connection back if the body's end was seen; what was looked at is dropped.
+    pub async fn release(self) {
+        if self.ended {
+            self.finish().await;
+        }
     }
 
     /// The body's length as the header tells it.

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::middleware;
 use super::sight::Sight;
 use super::tries::{self, Attempt, Span, Stop, Tries};
+use crate::cache::freshness::Hints;
 use crate::call::Era;
 use crate::egress::{Client, Target};
 use crate::mcp::members::Members;
@@ -62,6 +63,8 @@ pub struct Call<'c> {
     pub shape: Option<&'c Shape>,
     /// Headers that the operator's rules add.
     pub headers: &'c [(HeaderName, HeaderValue)],
+    /// Whether the result is wanted as it came, beside the answer made of it.
+    pub keeps: bool,
 }
 
 /// The answer to a REST call.
@@ -70,6 +73,16 @@ pub struct Done {
     pub body: Vec<u8>,
     pub outcome: Outcome,
     pub backend: String,
+    /// The result as it came, where it was wanted.
+    pub raw: Option<Raw>,
+}
+
+/// A result as its server gave it.
+#[derive(Debug)]
+pub struct Raw {
+    pub result: String,
+    /// Whether the server is one that says how long its answers are fresh.
+    pub is_modern: bool,
 }
 
 impl Call<'_> {
@@ -102,6 +115,11 @@ impl Call<'_> {
         self.notices.is_none() && tries::is_safe(self.pool, self.request.method.mcp, self.request.name())
     }
 
+    /// When nobody waits any more.
+    pub fn ends(&self) -> Instant {
+        self.span().until()
+    }
+
     /// The time it has as a whole: by the rule that chose where it goes, or as every request.
     fn span(&self) -> Span {
         let most = self.choice.and_then(|choice| choice.timeout).unwrap_or(self.snapshot.config.server.limits.request_timeout);
@@ -117,59 +135,78 @@ impl Call<'_> {
         }
         let reply = self.ask_with_headers(member, target).await?;
         let result = self.read(&reply)?;
-        let seen = self.seen(&result)?;
-        let result = match &seen {
-            Some(text) => serde_json::from_str(text).map_err(|_| Self::unreadable())?,
-            None => result,
-        };
-        let failed = rest::is_tool_error(&result);
-        if failed && self.names_unknown_tool() && says_unknown(&result) {
+        let done = self.answer(&result, member.backend.name(), false)?;
+        Ok(Done { raw: self.keeps.then(|| Raw::of(&result, member)), ..done })
+    }
+
+    /// Makes the caller's answer of a result that was kept.
+    ///
+    /// # Errors
+    /// The refusal for the caller.
+    pub fn given(&self, result: &str, backend: &str) -> Verdict<Done> {
+        let broken = || Reject::new(Code::Internal, "what was kept of an answer cannot be read");
+        let members: Members<'_> = serde_json::from_str(result).map_err(|_| broken())?;
+        self.answer(&members, backend, true).map_err(|stop| match stop {
+            Stop::Refused(reject) => reject,
+            Stop::Trouble(trouble) => broken().because(trouble),
+        })
+    }
+
+    /// Makes the caller's answer of a result: what it may see of it, as the operator's rules have it.
+    fn answer(&self, result: &Members<'_>, backend: &str, cached: bool) -> Result<Done, Stop> {
+        let seen = self.seen(result)?;
+        let seen = seen.as_deref().map(serde_json::from_str::<Members<'_>>).transpose().map_err(|_| Self::unreadable())?;
+        let result = seen.as_ref().unwrap_or(result);
+        let failed = rest::is_tool_error(result);
+        if failed && self.names_unknown_tool() && says_unknown(result) {
             // Some SDKs report an unknown tool as a failed call.
             return Err(Stop::Refused(Reject::new(Code::UnknownName, format!("`{}` has no such tool", self.pool.server))));
         }
-        let shaped = self.shaped(&result)?;
-        let result = match &shaped {
-            Some(text) => serde_json::from_str(text).map_err(|_| Self::unreadable())?,
-            None => result,
-        };
-        let body = rest::envelope(self.form(), self.request.method, &result, self.facts(member))?;
+        let shaped = self.shaped(result)?;
+        let shaped = shaped.as_deref().map(serde_json::from_str::<Members<'_>>).transpose().map_err(|_| Self::unreadable())?;
+        let facts = Facts { backend, elapsed: self.started.elapsed(), cached };
+        let body = rest::envelope(self.form(), self.request.method, shaped.as_ref().unwrap_or(result), facts)?;
         let outcome = if failed { Outcome::ToolError } else { Outcome::Ok };
-        Ok(Done { body, outcome, backend: member.backend.name().to_owned() })
+        Ok(Done { body, outcome, backend: backend.to_owned(), raw: None })
     }
 
     /// All pages of a list as one.
     async fn whole_list(&self, member: &Member, target: &Arc<Target>) -> Result<Done, Stop> {
-        let mut items = String::new();
+        let (items, hints) = self.gather(member, target).await?;
+        if self.sight.is_none() && !self.keeps && !self.shape.is_some_and(Shape::reshapes) {
+            let body = rest::list_envelope(&items, self.facts(member));
+            return Ok(Done { body, outcome: Outcome::Ok, backend: member.backend.name().to_owned(), raw: None });
+        }
+        let whole = format!(r#"{{"{}":[{items}]{}}}"#, self.request.method.result.unwrap_or_default(), hints.written());
+        let result: Members<'_> = serde_json::from_str(&whole).map_err(|_| Self::unreadable())?;
+        let done = self.answer(&result, member.backend.name(), false)?;
+        Ok(Done { raw: self.keeps.then(|| Raw::of(&result, member)), ..done })
+    }
+
+    /// The items of all pages joined by commas, and what the pages say of themselves.
+    async fn gather(&self, member: &Member, target: &Arc<Target>) -> Result<(String, Hints), Stop> {
+        let (mut items, mut hints) = (String::new(), Hints::default());
         let mut cursor: Option<String> = None;
         let mut seen = HashSet::new();
         loop {
             let reply = self.ask(member, target, cursor.as_deref(), &[]).await?;
             let result = self.read(&reply)?;
-            let mut page = rest::page(self.request.method, &result)?;
-            let kept = self.kept(page.whole)?;
-            page.items = kept.as_deref().unwrap_or(page.items);
+            let page = rest::page(self.request.method, &result)?;
+            if self.keeps {
+                hints.add(&result);
+            }
             if !items.is_empty() && !page.items.is_empty() {
                 items.push(',');
             }
             items.push_str(page.items);
             let next = page.next.map(std::borrow::Cow::into_owned);
             // The empty string is a cursor like any other; one that comes again would go on forever.
-            let Some(next) = next else { break };
+            let Some(next) = next else { return Ok((items, hints)) };
             if !seen.insert(next.clone()) || seen.len() >= MAX_PAGES || items.len() > MAX_LIST {
                 return Err(Trouble::Protocol("its list does not end").into());
             }
             cursor = Some(next);
         }
-        let body = match self.shape.filter(|shape| shape.reshapes()) {
-            None => rest::list_envelope(&items, self.facts(member)),
-            Some(shape) => {
-                let whole = format!(r#"{{"{}":[{items}]}}"#, self.request.method.result.unwrap_or_default());
-                let shaped = shape.result(&whole).map_err(|_| Self::unreadable())?.unwrap_or(whole);
-                let result: Members<'_> = serde_json::from_str(&shaped).map_err(|_| Self::unreadable())?;
-                rest::envelope(self.form(), self.request.method, &result, self.facts(member))?
-            }
-        };
-        Ok(Done { body, outcome: Outcome::Ok, backend: member.backend.name().to_owned() })
     }
 
     /// The items of a list that the caller may see; `None` if that is all of them.
@@ -286,7 +323,13 @@ impl Call<'_> {
 
     /// The facts for the envelope.
     pub fn facts<'m>(&self, member: &'m Member) -> Facts<'m> {
-        Facts { backend: member.backend.name(), elapsed: self.started.elapsed() }
+        Facts { backend: member.backend.name(), elapsed: self.started.elapsed(), cached: false }
+    }
+}
+
+impl Raw {
+    pub fn of(result: &Members<'_>, member: &Member) -> Self {
+        Self { result: result.written(), is_modern: member.backend.speaks() == Some(Speaks::Mcp(Era::Modern)) }
     }
 }
 

@@ -10,7 +10,7 @@ use pingora::time::timeout;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::call::{Call, Done};
+use super::call::{Call, Done, Raw};
 use super::tries::Stop;
 use crate::egress::{Failure, Outgoing, Target};
 use crate::mcp::members::Members;
@@ -102,6 +102,8 @@ fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> 
     let name = member.backend.name();
     if status.is_success() {
         let mut envelope = serde_json::from_slice::<Members<'_>>(answer).ok();
+        let whole = envelope.as_ref().filter(|_| call.keeps).and_then(|members| rest::middleware_result(call.request.method, members));
+        let raw = whole.map(|result| Raw::of(&result, member));
         let kept = kept(call, envelope.as_ref())?;
         if let (Some(members), Some(kept)) = (&mut envelope, &kept)
             && let Some((_, value)) = members.0.iter_mut().find(|(name, _)| name == "result")
@@ -116,7 +118,7 @@ fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> 
         };
         let body = body.ok_or_else(|| Reject::new(Code::BackendFailed, format!("backend {name} answered without a `result`")))?;
         let outcome = if failed { Outcome::ToolError } else { Outcome::Ok };
-        return Ok(Done { body, outcome, backend: name.to_owned() });
+        return Ok(Done { body, outcome, backend: name.to_owned(), raw });
     }
     let code = match status.as_u16() {
         400 => Code::InvalidParams,

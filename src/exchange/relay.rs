@@ -54,7 +54,7 @@ pub enum Patience {
 
 /// Relays a body whose header has been written. Only event streams are ended when the process closes; a part of any
 /// other body must not be taken for the whole.
-/// `stream` rewrites an event stream for who may not see all of it.
+/// `stream` rewrites an event stream for who may not see all of it; `seen` looks on.
 pub async fn body(
     client: &mut ServerSession,
     mut incoming: Incoming<'_>,
@@ -62,6 +62,7 @@ pub async fn body(
     life: &Life,
     mut stream: Option<&mut rewrite::Stream<'_>>,
     trial: &mut Trial,
+    seen: &mut (dyn FnMut(&[u8]) + Send),
 ) -> End {
     let (Patience::Idle(wait) | Patience::Whole(wait)) = patience;
     let is_stream = matches!(patience, Patience::Idle(_));
@@ -80,6 +81,7 @@ pub async fn body(
         waited += asked.elapsed();
         match next {
             Next::Chunk(Ok(Some(chunk))) => {
+                seen(&chunk);
                 let chunk = match stream.as_deref_mut().map(|stream| stream.pass(&chunk)) {
                     None => chunk,
                     Some(Ok(kept)) if kept.is_empty() => continue,

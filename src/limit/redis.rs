@@ -88,7 +88,6 @@ pub struct Down;
 /// The counts of all replicas.
 pub struct Shared {
     redis: Arc<Redis>,
-    connecting: Arc<AtomicBool>,
     scripts: Scripts,
     leases: Cache<Vec<u8>, Arc<Lease>>,
     origin: Instant,
@@ -145,7 +144,6 @@ impl Shared {
         let scripts = Scripts { rate: Script::new(TAKE_RATE), quota: Script::new(TAKE_QUOTA), give_back: Script::new(GIVE_BACK) };
         Self {
             redis: Arc::new(redis.within(PATIENCE)),
-            connecting: Arc::default(),
             scripts,
             leases: Cache::builder().max_capacity(MOST).time_to_idle(IDLE).build(),
             origin: Instant::now(),
@@ -194,18 +192,9 @@ impl Shared {
         }
     }
 
-    /// Connects beside everything else, as long as that takes: no request could wait for it, and one that gives up must not
-    /// undo what was begun.
+    /// Has it connected, if it is not.
     pub fn connect(&self) {
-        if !self.redis.is_connected() && !self.connecting.swap(true, Ordering::Relaxed) {
-            let (redis, connecting) = (Arc::clone(&self.redis), Arc::clone(&self.connecting));
-            tokio::spawn(async move {
-                if let Err(cause) = redis.warm().await {
-                    log::debug!("rate limits: cannot connect to Redis: {cause}");
-                }
-                connecting.store(false, Ordering::Relaxed);
-            });
-        }
+        self.redis.connect_beside();
     }
 
     /// Gives permits back that nobody used.

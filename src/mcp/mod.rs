@@ -2,8 +2,9 @@
 //! and nowhere else: `message` (JSON-RPC), `method` (one table), `headers` (`Mcp-*`), `sse` (event streams), `session`
 //! (sealed session ids), `rest` (the REST form), `error` (what a server's error means to a REST caller), `edit` (changing JSON and
 //! keeping the bytes of the rest), `mirror` (texts that repeat structured content), `cut` (outputs that are too long), `rewrite` (answers changed on their way),
-//! `filter` (lists as a caller may see them).
+//! `filter` (lists as a caller may see them), `canonical` (the one form of all writings of a value).
 
+pub mod canonical;
 pub mod cut;
 pub mod edit;
 pub mod error;

@@ -257,6 +257,8 @@ pub fn page<'b>(method: &Method, result: &Members<'b>) -> Verdict<Page<'b>> {
 pub struct Facts<'a> {
     pub backend: &'a str,
     pub elapsed: Duration,
+    /// Whether it comes from the cache.
+    pub cached: bool,
 }
 
 /// The answer to a REST caller for one whole MCP result.
@@ -351,7 +353,8 @@ pub fn middleware_result<'b>(method: &Method, answer: &Members<'b>) -> Option<Me
 fn tell(out: &mut Vec<u8>, facts: Facts<'_>) {
     use std::io::Write as _;
     // Backend names are of a JSON-safe alphabet (checked with the configuration).
-    let _ = write!(out, ",\"backend\":\"{}\",\"response_time\":{:.6},\"cached\":false", facts.backend, facts.elapsed.as_secs_f64());
+    let Facts { backend, elapsed, cached } = facts;
+    let _ = write!(out, ",\"backend\":\"{backend}\",\"response_time\":{:.6},\"cached\":{cached}", elapsed.as_secs_f64());
 }
 
 fn member(out: &mut Vec<u8>, name: &str, value: &RawValue) {
@@ -364,7 +367,7 @@ fn member(out: &mut Vec<u8>, name: &str, value: &RawValue) {
 mod tests {
     use super::*;
 
-    const FACTS: Facts<'static> = Facts { backend: "primary", elapsed: Duration::from_millis(245) };
+    const FACTS: Facts<'static> = Facts { backend: "primary", elapsed: Duration::from_millis(245), cached: false };
 
     fn one(body: &str) -> Verdict<String> {
         match Payload::read(body.as_bytes())? {

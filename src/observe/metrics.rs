@@ -2,9 +2,10 @@
 //! no client can make series. Hot paths keep handles (`Meter`, `BackendMeter`), because looking one up by labels costs
 //! more than counting.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use super::cache::CacheMeter;
 pub use super::labels::{Ending, Fallback, Outcome, Retry, Shed};
 use prometheus::core::Collector;
 use prometheus::{
@@ -65,6 +66,7 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     pub last_reload: IntGauge,
     pub open_streams: IntGauge,
+    pub cache: Arc<CacheMeter>,
     pub connections: IntGauge,
     pub connections_refused: IntCounter,
 }
@@ -124,6 +126,7 @@ impl Metrics {
             reloads: counters(r, "config_reloads_total", "Configuration reloads.", &["result"]),
             last_reload: gauge(r, "config_last_reload_timestamp_seconds", "When the running configuration was loaded."),
             open_streams: gauge(r, "open_streams", "Event streams being relayed."),
+            cache: Arc::new(CacheMeter::new(r)),
             connections: gauge(r, "open_connections", "Open client connections."),
             connections_refused: counter(
                 r,
@@ -287,35 +290,35 @@ impl DiscoveryMeter {
     }
 }
 
-fn register<C: Collector + 'static>(registry: &Registry, collector: C) {
+pub(super) fn register<C: Collector + 'static>(registry: &Registry, collector: C) {
     registry.register(Box::new(collector)).expect("each family has its own name");
 }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+pub(super) fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     let counter = IntCounter::new(name, help).expect("a constant name");
     register(registry, counter.clone());
     counter
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+pub(super) fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let family = IntCounterVec::new(Opts::new(name, help), labels).expect("constant names");
     register(registry, family.clone());
     family
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+pub(super) fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     let gauge = IntGauge::new(name, help).expect("a constant name");
     register(registry, gauge.clone());
     gauge
 }
 
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+pub(super) fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     let family = IntGaugeVec::new(Opts::new(name, help), labels).expect("constant names");
     register(registry, family.clone());
     family
 }
 
-fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+pub(super) fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
     let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
     let family = HistogramVec::new(options, labels).expect("constant names and rising buckets");
     register(registry, family.clone());

@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::HeaderValue;
 use pingora::protocols::http::ServerSession;
 
+use super::cached::Cached;
 use crate::access::Client;
 use crate::call::Call;
 use crate::extend::Middleware;
@@ -31,6 +32,8 @@ pub struct Ctx {
     /// Who asks, once that is known.
     pub principal: Option<Arc<Principal>>,
     pub told: Told,
+    /// What the cache had to do with its answer.
+    pub cached: Option<Cached>,
     /// How near it came to a rate limit.
     pub notice: Option<Notice>,
     /// Its place among what is under way in all.
@@ -105,6 +108,7 @@ impl Ctx {
             route: "other",
             principal: None,
             told: Told::default(),
+            cached: None,
             notice: None,
             place: None,
             version: None,
@@ -127,6 +131,10 @@ impl Ctx {
         if self.state.shared.life.phase() > Phase::Serving {
             client.set_keepalive(None);
         }
+    }
+
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
     }
 
     /// The middleware compiled in.

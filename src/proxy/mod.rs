@@ -1,5 +1,5 @@
 //! The acts of a request. Pingora calls the phases below in the order they stand here; the policy is `admit`, the lanes
-//! are `native` and `rest`, what is known is answered by the sidecar's pages, and `record` has the last word.
+//! are `native` and `rest` (before them `cached`, where answers are kept), what is known is answered by the sidecar's pages, and `record` has the last word.
 //!
 //! Every request is answered from inside `request_filter`, over the pooled `Connector` where a backend is needed, so
 //! `upstream_peer` is never reached: see `exchange` for what that buys. GET streams and DELETE go the same way, because
@@ -8,6 +8,7 @@
 pub mod admit;
 pub mod audit;
 pub mod body;
+pub mod cached;
 pub mod course;
 pub mod ctx;
 pub mod custom;

@@ -1,8 +1,10 @@
 //! The native lane: open the pass-through, seal the session id on its way back, relay.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::HeaderValue;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -12,9 +14,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::admit::Native;
+use super::cached;
 use super::ctx::Ctx;
 use super::record::outcome_of;
 use super::reply::{self, left};
+use crate::cache::notices::Notices;
 use crate::egress::Failure;
 use crate::exchange::native::{self, Open};
 use crate::exchange::relay::{self, End, Patience};
@@ -40,23 +44,29 @@ const JUDGED: usize = 8 << 10;
 /// # Errors
 /// The inner error is a refusal to be written; the outer one means the connection must be closed.
 pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Result<Verdict<()>> {
-    let (outcome, served) = match open(state, client, ctx, plan).await {
-        Some(Ok(opened)) => answer(state, client, ctx, plan, opened).await,
-        Some(Err(reject)) => (outcome_of(&reject), Ok(Err(reject))),
-        None => (Outcome::Abandoned, Err(left())),
+    let cache = ctx.snapshot.cache.clone().filter(|_| plan.call.is_some());
+    let (outcome, served) = match cache {
+        Some(cache) => Box::pin(cached::serve::kept(state, client, ctx, plan, &cache)).await,
+        None => asked(state, client, ctx, plan).await,
     };
     record(state, ctx, plan, outcome);
     served
 }
 
+/// How a request ended, and what is to be done about it.
+pub type Served = (Outcome, Result<Verdict<()>>);
+
+/// Answers by asking a backend.
+pub async fn asked(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Served {
+    match open(state, client, ctx, plan).await {
+        Some(Ok(opened)) => answer(state, client, ctx, plan, opened).await,
+        Some(Err(reject)) => (outcome_of(&reject), Ok(Err(reject))),
+        None => (Outcome::Abandoned, Err(left())),
+    }
+}
+
 /// Hands an opened answer on; tells how the call ended beside what is to be done about it.
-async fn answer(
-    state: &State,
-    client: &mut ServerSession,
-    ctx: &mut Ctx,
-    plan: &Native<'_>,
-    opened: Open<'_>,
-) -> (Outcome, Result<Verdict<()>>) {
+pub async fn answer(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, opened: Open<'_>) -> Served {
     ctx.told.backend = Some(opened.backend().name().to_owned());
     let status = opened.incoming.status();
     let head = match head(state, client, ctx, plan, &opened) {
@@ -69,7 +79,7 @@ async fn answer(
     }
     let is_short = opened.incoming.announced().is_some_and(|length| length <= JUDGED) && !opened.incoming.is_event_stream();
     if !is_short {
-        return relayed(state, client, ctx, opened, head).await;
+        return relayed(state, client, ctx, &plan.pool.server, opened, head).await;
     }
     let timeout = timeout(plan, &opened);
     let Open { incoming, mut trial, .. } = opened;
@@ -109,10 +119,20 @@ fn head(state: &State, client: &mut ServerSession, ctx: &Ctx, plan: &Native<'_>,
 /// Opens the exchange unless the client leaves first.
 async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan: &Native<'_>) -> Option<Verdict<Open<'s>>> {
     let request = client.req_header();
-    let native = native::Native {
+    let native = question(state, ctx, plan, &request.headers, method(&request.method));
+    tokio::select! {
+        biased;
+        opened = native.open(&state.shared.client) => Some(opened.map_err(|reject| Choice::explain(plan.choice(), reject))),
+        () = relay::departure(client) => None,
+    }
+}
+
+/// The request as it is sent.
+pub fn question<'q>(state: &'q State, ctx: &'q Ctx, plan: &'q Native<'_>, headers: &HeaderMap, method: &'static str) -> native::Native<'q> {
+    native::Native {
         pool: &plan.pool,
-        method: method(&request.method),
-        lines: native::forwarded(&request.headers, request.method == http::Method::GET, plan.upstream()),
+        method,
+        lines: native::forwarded(headers, method == "GET", plan.upstream()),
         body: plan.body.clone(),
         call: plan.call.as_ref(),
         affinity: plan.affinity,
@@ -122,17 +142,12 @@ async fn open<'s>(state: &'s State, client: &mut ServerSession, ctx: &Ctx, plan:
         trace: ctx.trace(),
         choice: plan.choice(),
         span: span(ctx, plan),
-    };
-    tokio::select! {
-        biased;
-        opened = native.open(&state.shared.client) => Some(opened.map_err(|reject| Choice::explain(plan.choice(), reject))),
-        () = relay::departure(client) => None,
     }
 }
 
 /// The time for all attempts: by the rule that chose where it goes, else as every request, but no less than one backend may
 /// take by its own configuration.
-fn span(ctx: &Ctx, plan: &Native<'_>) -> tries::Span {
+pub fn span(ctx: &Ctx, plan: &Native<'_>) -> tries::Span {
     let longest = plan.pool.members.iter().map(|member| member.backend.conf.timeout).max().unwrap_or_default();
     let most = plan.choice().and_then(|choice| choice.timeout);
     let most = most.unwrap_or_else(|| ctx.snapshot.config.server.limits.request_timeout.max(longest));
@@ -166,9 +181,10 @@ async fn relayed(
     state: &State,
     client: &mut ServerSession,
     ctx: &mut Ctx,
+    server: &Arc<str>,
     mut opened: Open<'_>,
     head: ResponseHeader,
-) -> (Outcome, Result<Verdict<()>>) {
+) -> Served {
     let is_stream = opened.incoming.is_event_stream();
     if is_stream {
         begun(&mut opened);
@@ -181,7 +197,9 @@ async fn relayed(
         return (Outcome::Abandoned, Err(left()));
     }
     let _counted = is_stream.then(|| Streaming::begin(state));
-    let end = relay::body(client, incoming, patience, &state.shared.life, None, &mut trial).await;
+    let mut notices = noticing(ctx, server).filter(|_| is_stream);
+    let mut seen = |chunk: &[u8]| notices.iter_mut().for_each(|notices| notices.pass(chunk));
+    let end = relay::body(client, incoming, patience, &state.shared.life, None, &mut trial, &mut seen).await;
     trial.judge(how(&end));
     settle(ctx, status, end)
 }
@@ -190,6 +208,11 @@ async fn relayed(
 /// has not answered before its end.
 fn begun(opened: &mut Open<'_>) {
     if opened.stays { opened.trial.judge(breaker::Verdict::Passed) } else { opened.trial.vouch() }
+}
+
+/// Whoever watches a stream of a server for what it says has changed.
+fn noticing(ctx: &Ctx, server: &Arc<str>) -> Option<Notices> {
+    ctx.snapshot.cache.as_ref().map(|cache| Notices::new(cache, server))
 }
 
 /// What the end of an answer says about its backend.
@@ -201,7 +224,7 @@ fn how(end: &End) -> breaker::Verdict {
     }
 }
 
-fn settle(ctx: &mut Ctx, status: http::StatusCode, end: End) -> (Outcome, Result<Verdict<()>>) {
+fn settle(ctx: &mut Ctx, status: http::StatusCode, end: End) -> Served {
     ctx.told.bytes = end.bytes();
     match end {
         End::Whole { .. } | End::Closed { .. } => (judge(status, &[]), Ok(Ok(()))),
@@ -211,7 +234,7 @@ fn settle(ctx: &mut Ctx, status: http::StatusCode, end: End) -> (Outcome, Result
 }
 
 /// What of a server the caller sees, where that is not all and the answer may show it.
-fn restricted(ctx: &Ctx, plan: &Native<'_>) -> Option<Sight> {
+pub fn restricted(ctx: &Ctx, plan: &Native<'_>) -> Option<Sight> {
     if !plan.may_list {
         return None;
     }
@@ -232,7 +255,7 @@ async fn rewritten(
     mut opened: Open<'_>,
     mut head: ResponseHeader,
     sight: Option<Sight>,
-) -> (Outcome, Result<Verdict<()>>) {
+) -> Served {
     let status = head.status;
     let rewrite = |id: Option<&RawValue>, text: &str| {
         let kept = sight.as_ref().map(|sight| filter::written(text, &|kind, name| sight.keeps(kind, name))).transpose()?.flatten();
@@ -258,7 +281,9 @@ async fn rewritten(
         let mut stream = rewrite::Stream::new(&rewrite);
         begun(&mut opened);
         let Open { incoming, mut trial, .. } = opened;
-        let end = relay::body(client, incoming, patience, &state.shared.life, Some(&mut stream), &mut trial).await;
+        let mut notices = noticing(ctx, &plan.pool.server);
+        let mut seen = |chunk: &[u8]| notices.iter_mut().for_each(|notices| notices.pass(chunk));
+        let end = relay::body(client, incoming, patience, &state.shared.life, Some(&mut stream), &mut trial, &mut seen).await;
         trial.judge(how(&end));
         return settle(ctx, status, end);
     }
@@ -342,4 +367,5 @@ fn record(state: &State, ctx: &mut Ctx, plan: &Native<'_>, outcome: Outcome) {
     ctx.told.outcome = Some(outcome);
     let Some(call) = &plan.call else { return };
     plan.pool.meter(&state.shared.metrics, call).count(outcome, ctx.arrival.started.elapsed(), ctx.told.bytes);
+    cached::settle(ctx, &plan.pool, call, outcome);
 }

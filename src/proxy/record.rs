@@ -35,6 +35,8 @@ struct Access<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<&'a str>,
@@ -70,6 +72,7 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
             backend: ctx.told.backend.as_deref(),
             rule: ctx.told.rule.as_deref(),
             outcome: ctx.told.outcome.map(Outcome::name),
+            cache: ctx.cached.as_ref().map(|cached| cached.word),
             code: ctx.told.code,
             limit: ctx.told.limit.as_deref(),
             bytes: ctx.told.bytes,

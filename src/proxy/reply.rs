@@ -136,6 +136,9 @@ fn dress(head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
         head.insert_header(POLICY, notice.policy())?;
         head.insert_header(LIMIT, notice.state())?;
     }
+    if let Some(cached) = &ctx.cached {
+        cached.tell(head)?;
+    }
     for (name, value) in ctx.arrival.shared_with.iter().flat_map(access::shared_with) {
         head.append_header(name, value)?;
     }

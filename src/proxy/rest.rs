@@ -1,22 +1,25 @@
 //! The REST lane: single calls, batches, and calls whose progress is streamed.
 
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
 use futures::{FutureExt as _, StreamExt as _};
-use http::header;
+use http::{HeaderMap, header};
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::mpsc;
 
 use super::admit::Rest;
+use super::cached;
 use super::course::Course;
 use super::ctx::Ctx;
 use super::record::outcome_of;
 use super::reply::{self, left};
+use crate::cache::Witness;
 use crate::exchange::call::{Call, Done};
 use crate::exchange::relay;
 use crate::exchange::sight::Sight;
@@ -26,7 +29,6 @@ use crate::mcp::sse;
 use crate::observe::metrics::Outcome;
 use crate::page::Page;
 use crate::reject::{Code, Reject, Verdict};
-use crate::route::rule::Choice;
 use crate::snapshot::State;
 use crate::upstream::exchange::OnBehalf;
 
@@ -57,12 +59,19 @@ fn wants_events(client: &ServerSession) -> bool {
 }
 
 async fn single(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) -> Result<Verdict<()>> {
+    let witness = OnceLock::new();
+    let headers = headers(ctx, client);
     let answer = {
-        let call = call(state, ctx, plan, request, plan.courses.first(), None);
-        let run = std::pin::pin!(run(&call));
-        attended(state, client, run).await
+        let course = plan.courses.first();
+        let call = call(state, ctx, plan, request, course, None);
+        let run = std::pin::pin!(cached::rest::run(ctx, &headers, plan, course, call, &witness));
+        attended(state, client, run, &witness).await
     };
-    let answer = answer.inspect_err(|_| abandoned(state, ctx, plan, request))?.flatten();
+    let (answer, cached) = match answer.inspect_err(|_| abandoned(state, ctx, plan, request))? {
+        Ok(answered) => answered,
+        Err(reject) => (Err(reject), None),
+    };
+    ctx.cached = cached;
     record(state, ctx, plan, request, &answer);
     match answer {
         Ok(done) => {
@@ -73,14 +82,33 @@ async fn single(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: 
     }
 }
 
-/// Runs `work` unless the client leaves or the process closes first; dropping it closes the upstream connection.
-async fn attended<T>(state: &State, client: &mut ServerSession, work: Pin<&mut impl Future<Output = T>>) -> Result<Verdict<T>> {
+/// The caller's headers, where the cache looks at them.
+fn headers(ctx: &Ctx, client: &ServerSession) -> HeaderMap {
+    if ctx.snapshot.cache.is_some() { client.req_header().headers.clone() } else { HeaderMap::new() }
+}
+
+/// Runs `work` unless the client leaves or the process closes first; dropping it closes the upstream connection. Where
+/// others wait for what comes of it, it goes on without the client.
+async fn attended<T>(
+    state: &State,
+    client: &mut ServerSession,
+    mut work: Pin<&mut impl Future<Output = T>>,
+    witness: &OnceLock<Witness>,
+) -> Result<Verdict<T>> {
     tokio::select! {
         biased;
-        done = work => Ok(Ok(done)),
-        () = state.shared.life.closing() => Ok(Err(closing())),
-        () = relay::departure(client) => Err(left()),
+        done = &mut work => return Ok(Ok(done)),
+        () = state.shared.life.closing() => return Ok(Err(closing())),
+        () = relay::departure(client) => {}
     }
+    if witness.get().is_some_and(Witness::is_awaited) {
+        tokio::select! {
+            biased;
+            _ = work => {}
+            () = state.shared.life.closing() => {}
+        }
+    }
+    Err(left())
 }
 
 fn closing() -> Reject {
@@ -113,12 +141,8 @@ fn call<'c>(
         choice: course.and_then(|course| course.choice.as_deref()),
         shape: course.map(|course| &course.shape),
         headers: course.map(|course| course.upstream.set.as_slice()).unwrap_or_default(),
+        keeps: false,
     }
-}
-
-/// Runs a call; a refusal that comes of the rule that chose where it goes names the rule.
-async fn run(call: &Call<'_>) -> Verdict<Done> {
-    call.run().await.map_err(|reject| Choice::explain(call.choice, reject))
 }
 
 /// All elements of a batch, concurrently but bounded; the answers are in the order of the questions.
@@ -129,15 +153,17 @@ async fn batch(
     plan: &Rest<'_>,
     requests: &[Verdict<Request<'_>>],
 ) -> Result<Verdict<()>> {
+    let headers = headers(ctx, client);
     let answers = {
         let ctx = &*ctx;
         // Boxed, because the compiler cannot yet see that the bare futures are `Send` (rust-lang/rust#102211).
         let room = AtomicUsize::new(MAX_BATCH_ANSWER);
         let courses = plan.courses.iter().map(Some).chain(std::iter::repeat(None));
         let elements = requests.iter().zip(courses);
-        let elements: Vec<_> = elements.map(|(request, course)| element(state, ctx, plan, request, course, &room).boxed()).collect();
+        let elements: Vec<_> =
+            elements.map(|(request, course)| element(state, ctx, &headers, plan, request, course, &room).boxed()).collect();
         let work = stream::iter(elements).buffered(AT_ONCE).collect::<Vec<_>>();
-        attended(state, client, std::pin::pin!(work)).await?
+        attended(state, client, std::pin::pin!(work), &OnceLock::new()).await?
     };
     let answers = match answers {
         Ok(answers) => answers,
@@ -153,6 +179,7 @@ async fn batch(
 async fn element(
     state: &State,
     ctx: &Ctx,
+    headers: &HeaderMap,
     plan: &Rest<'_>,
     request: &Verdict<Request<'_>>,
     course: Option<&Course>,
@@ -162,7 +189,8 @@ async fn element(
         Ok(request) => request,
         Err(reject) => return reject.problem(ctx.request_id()),
     };
-    let answer = run(&call(state, ctx, plan, request, course, None)).await;
+    let call = call(state, ctx, plan, request, course, None);
+    let (answer, _) = cached::rest::run(ctx, headers, plan, course, call, &OnceLock::new()).await;
     count(state, ctx, plan, request, &answer);
     match answer {
         Err(reject) => reject.problem(ctx.request_id()),
@@ -184,14 +212,18 @@ async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
     client.write_response_header(Box::new(head)).await?;
     let (sender, mut notices) = mpsc::channel(NOTICES);
     let mut bytes = 0;
+    let headers = headers(ctx, client);
     let answer = {
-        let call = call(state, ctx, plan, request, plan.courses.first(), Some(sender));
-        let mut run = std::pin::pin!(run(&call));
+        let course = plan.courses.first();
+        let call = call(state, ctx, plan, request, course, Some(sender));
+        let unseen = OnceLock::new();
+        let run = async { cached::rest::run(ctx, &headers, plan, course, call, &unseen).await.0 };
+        let mut run = std::pin::pin!(run);
         let mut closes = std::pin::pin!(state.shared.life.closing());
         loop {
             tokio::select! {
                 biased;
-                Some(notice) = notices.recv() => bytes += write_notice(client, &notice).await?,
+                Some(notice) = notices.recv() => bytes += write_notice(client, ctx, plan, &notice).await?,
                 answer = &mut run => break Some(answer),
                 () = &mut closes => break Some(Err(closing())),
                 () = relay::departure(client) => break None,
@@ -203,7 +235,7 @@ async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
         return Err(left());
     };
     while let Ok(notice) = notices.try_recv() {
-        bytes += write_notice(client, &notice).await?;
+        bytes += write_notice(client, ctx, plan, &notice).await?;
     }
     record(state, ctx, plan, request, &answer);
     let last = match answer {
@@ -218,7 +250,10 @@ async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
 }
 
 /// Writes a notification as an event named after its method: `progress`, `message` (a log line), …
-async fn write_notice(client: &mut ServerSession, notice: &Bytes) -> Result<usize> {
+async fn write_notice(client: &mut ServerSession, ctx: &Ctx, plan: &Rest<'_>, notice: &Bytes) -> Result<usize> {
+    if let Some(cache) = &ctx.snapshot.cache {
+        cache.notice(&plan.pool.server, notice);
+    }
     let Ok(message) = serde_json::from_slice::<Response<'_>>(notice) else { return Ok(0) };
     let method = message.method.as_deref().unwrap_or_default();
     let name =
@@ -236,6 +271,7 @@ fn record(state: &State, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>, 
 /// Counts a call whose caller left.
 fn abandoned(state: &State, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) {
     plan.pool.meter(&state.shared.metrics, &request.call()).count(Outcome::Abandoned, ctx.arrival.started.elapsed(), 0);
+    cached::settle(ctx, &plan.pool, &request.call(), Outcome::Abandoned);
     ctx.told.outcome = Some(Outcome::Abandoned);
 }
 
@@ -245,5 +281,6 @@ fn count(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Request<'_>, answe
         Err(reject) => (outcome_of(reject), 0),
     };
     plan.pool.meter(&state.shared.metrics, &request.call()).count(outcome, ctx.arrival.started.elapsed(), bytes);
+    cached::settle(ctx, &plan.pool, &request.call(), outcome);
     outcome
 }

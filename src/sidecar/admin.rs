@@ -89,6 +89,9 @@ impl Admin {
             (method, path) if path == "/admin/backends" || path.starts_with("/admin/backends/") => {
                 super::backends::answer(&self.state, client, &method.clone(), path).await
             }
+            (method, path) if path == "/admin/cache" || path.starts_with("/admin/cache/") => {
+                super::cache::answer(&snapshot, client, &method.clone(), path).await
+            }
             (_, "/health" | "/ready" | "/metrics" | "/admin/config" | "/admin/breakers" | "/admin/csrf") => {
                 Err(Reject::method_not_allowed("GET"))
             }

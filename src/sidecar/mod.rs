@@ -6,6 +6,7 @@ pub mod admin;
 mod backends;
 mod body;
 mod breakers;
+mod cache;
 mod csrf;
 mod docs;
 mod health;
@@ -67,6 +68,9 @@ fn is_resource(path: &str) -> bool {
 
 fn metrics(state: &State) -> Page {
     breakers::note(state);
+    if let Some(cache) = &state.snapshot().cache {
+        cache.bytes();
+    }
     state.shared.metrics.limit_store_up.set(i64::from(state.snapshot().limits.store_is_up() != Some(false)));
     Page {
         content_type: "text/plain; version=0.0.4; charset=utf-8".into(),

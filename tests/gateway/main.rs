@@ -9,6 +9,7 @@ mod announced;
 mod balance;
 mod behalf;
 mod bodies;
+mod cache;
 mod cli;
 mod clients;
 mod conformance;

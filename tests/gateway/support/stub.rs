@@ -1,5 +1,6 @@
 //! A modern MCP server in a few lines that counts what it is asked and commits faults on demand.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -32,6 +33,8 @@ pub enum Act {
     Events(Value),
     /// This body of a stream, as it stands.
     Stream(String),
+    /// This result as the only message of a stream, behind an event that says nothing.
+    OneEvent(Value),
 }
 
 /// A running stub; it stops when dropped.
@@ -41,15 +44,39 @@ pub struct Stub {
     task: tokio::task::JoinHandle<()>,
 }
 
-#[derive(Default)]
 struct Shared {
     calls: AtomicUsize,
     posts: AtomicUsize,
     waiting: AtomicUsize,
+    numbers: AtomicUsize,
     act: Mutex<Act>,
     headers: Mutex<HeaderMap>,
     body: Mutex<Bytes>,
     sick: std::sync::atomic::AtomicBool,
+    /// Results given instead of the usual ones, by method.
+    results: Mutex<HashMap<String, Value>>,
+    asked: Mutex<HashMap<String, usize>>,
+    held: tokio::sync::watch::Sender<bool>,
+    says: tokio::sync::broadcast::Sender<String>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            calls: AtomicUsize::default(),
+            posts: AtomicUsize::default(),
+            waiting: AtomicUsize::default(),
+            numbers: AtomicUsize::default(),
+            act: Mutex::default(),
+            headers: Mutex::default(),
+            body: Mutex::default(),
+            sick: std::sync::atomic::AtomicBool::default(),
+            results: Mutex::default(),
+            asked: Mutex::default(),
+            held: tokio::sync::watch::Sender::default(),
+            says: tokio::sync::broadcast::Sender::new(16),
+        }
+    }
 }
 
 impl Stub {
@@ -61,7 +88,7 @@ impl Stub {
     pub async fn at(address: &str) -> Option<Self> {
         let listener = tokio::net::TcpListener::bind(address).await.ok()?;
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new());
         let router = Router::new()
             .route("/health", axum::routing::get(health))
             .route("/mcp", axum::routing::post(post).get(stream))
@@ -85,6 +112,26 @@ impl Stub {
 
     pub fn act(&self, act: Act) {
         *self.shared.act.lock().expect("no panic while held") = act;
+    }
+
+    /// Answers a method with this result from now on; `"$N"` in a text becomes a number that never comes twice.
+    pub fn results(&self, method: &str, result: Value) {
+        self.shared.results.lock().expect("no panic while held").insert(method.to_owned(), result);
+    }
+
+    /// Requests of a method received.
+    pub fn asked(&self, method: &str) -> usize {
+        self.shared.asked.lock().expect("no panic while held").get(method).copied().unwrap_or_default()
+    }
+
+    /// Says this on every open GET stream.
+    pub fn say(&self, message: &Value) {
+        let _ = self.shared.says.send(format!("event: message\ndata: {message}\n\n"));
+    }
+
+    /// Lets requests wait before they are answered, or go on.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.send_replace(held);
     }
 
     /// Makes `/health` fail.
@@ -136,13 +183,12 @@ async fn stream(State(shared): State<Arc<Shared>>) -> Response {
         _ => "{}".to_owned(),
     };
     let event = Bytes::from(format!("event: message\ndata: {event}\n\n"));
-    let body = Body::from_stream(futures::stream::unfold((false, Waiting::new(&shared)), move |(begun, waiting)| {
+    let says = shared.says.subscribe();
+    let body = Body::from_stream(futures::stream::unfold((false, says, Waiting::new(&shared)), move |(begun, mut says, waiting)| {
         let event = event.clone();
         async move {
-            if begun {
-                std::future::pending::<()>().await;
-            }
-            Some((Ok::<_, std::io::Error>(event), (true, waiting)))
+            let event = if begun { Bytes::from(says.recv().await.ok()?) } else { event };
+            Some((Ok::<_, std::io::Error>(event), (true, says, waiting)))
         }
     }));
     ([("content-type", "text/event-stream")], body).into_response()
@@ -170,7 +216,26 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     shared.body.lock().expect("no panic while held").clone_from(&body);
     let request: Value = serde_json::from_slice(&body).expect("the gateway sends JSON");
     let id = request["id"].clone();
+    let method = request["method"].as_str().unwrap_or_default().to_owned();
+    *shared.asked.lock().expect("no panic while held").entry(method.clone()).or_default() += 1;
+    {
+        let _waiting = Waiting::new(&shared);
+        let _ = shared.held.subscribe().wait_for(|held| !held).await;
+    }
+    let told = shared.results.lock().expect("no panic while held").get(&method).cloned();
+    if let Some(result) = told.filter(|_| method != "tools/call" || matches!(*shared.act.lock().expect("no panic while held"), Act::Echo)) {
+        shared.calls.fetch_add(usize::from(method == "tools/call"), Ordering::SeqCst);
+        let number = shared.numbers.fetch_add(1, Ordering::SeqCst).to_string();
+        return answer(
+            serde_json::from_str(&json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string().replace("$N", &number))
+                .expect("JSON"),
+        );
+    }
     let result = match request["method"].as_str().unwrap_or_default() {
+        "initialize" => {
+            json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} }, "serverInfo": { "name": "stub", "version": "1" } })
+        }
+        method if method.starts_with("notifications/") => return StatusCode::ACCEPTED.into_response(),
         "server/discover" => {
             json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} }, "serverInfo": { "name": "stub", "version": "1" } })
         }
@@ -221,6 +286,10 @@ async fn perform(act: Act, shared: &Arc<Shared>, id: &Value, arguments: &Value) 
             ([("content-type", "text/event-stream")], events).into_response()
         }
         Act::Stream(body) => ([("content-type", "text/event-stream")], body).into_response(),
+        Act::OneEvent(result) => {
+            let events = format!("id: 6\ndata: \n\nid: 7\ndata: {}\n\n", json!({ "jsonrpc": "2.0", "id": id, "result": result }));
+            ([("content-type", "text/event-stream")], events).into_response()
+        }
         // An error in a body whose length was announced makes the server cut the connection.
         Act::Hangup => {
             let broken = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });

@@ -1,0 +1,152 @@
+//! What becomes of an answer: it is kept where its fate says, and whoever waits is told.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::flight::{Settled, Turn, Witness};
+use super::freshness::{self, Fate};
+use super::key::Key;
+use super::memory::{Entry, Slot};
+use super::shared::Epoch;
+use super::{Cache, Hit, Wish};
+use crate::mcp::members::Members;
+use crate::observe::cache::Looked;
+
+/// The turn to ask, and where the answer goes.
+pub struct Fill {
+    cache: Arc<Cache>,
+    wish: Arc<Wish>,
+    turn: Turn,
+    /// When it was asked, by the clock of marks and by that of the wall.
+    asked: u64,
+    began: Instant,
+    /// What can be given where asking fails.
+    stale: Option<Arc<Entry>>,
+    /// The number that the answer carries in the shared store; `None` if it is not to go there.
+    epoch: Option<Epoch>,
+}
+
+/// What the shared store says.
+pub enum Elsewhere {
+    /// Nothing: ask.
+    Nothing(Fill),
+    Kept(Arc<Entry>),
+    /// The answer is private: look under the caller's own key.
+    Private,
+}
+
+impl Fill {
+    pub(super) fn new(cache: &Arc<Cache>, wish: &Arc<Wish>, turn: Turn, stale: Option<Arc<Entry>>) -> Self {
+        let asked = cache.kept.marks.now();
+        Self { cache: Arc::clone(cache), wish: Arc::clone(wish), turn, asked, began: Instant::now(), stale, epoch: None }
+    }
+
+    /// Sees whether somebody waits for the answer, so that it must come even if who asked has gone.
+    pub fn witness(&self) -> Witness {
+        self.turn.witness()
+    }
+
+    /// Looks whether another replica has an answer, and takes it over.
+    pub async fn elsewhere(mut self) -> Elsewhere {
+        let Some(tier) = &self.cache.kept.tier else { return Elsewhere::Nothing(self) };
+        let Some(known) = tier.look(self.turn.key(), &self.wish, self.asked).await else { return Elsewhere::Nothing(self) };
+        match known.slot {
+            Some(Slot::Kept(entry)) if entry.left().is_some() && self.wish.counts(&entry) => {
+                self.cache.kept.memory.put(self.turn.key().clone(), Slot::Kept(Arc::clone(&entry)));
+                self.turn.settle(Settled::Kept(Arc::clone(&entry)));
+                Elsewhere::Kept(entry)
+            }
+            Some(slot @ Slot::Private(_)) if self.wish.own.as_ref() != Some(self.turn.key()) => {
+                self.cache.kept.memory.put(self.turn.key().clone(), slot);
+                self.turn.settle(Settled::Private);
+                Elsewhere::Private
+            }
+            _ => {
+                self.epoch = Some(known.epoch);
+                Elsewhere::Nothing(self)
+            }
+        }
+    }
+
+    /// Takes the answer of a backend, keeps it if it may be kept, and tells whoever waits; whether it is kept.
+    pub fn keep(self, result: &Members<'_>, is_modern: bool, backend: &str) -> bool {
+        let fate = freshness::judge(result, is_modern, self.wish.wanted);
+        let size: usize = result.0.iter().map(|(name, raw)| name.len() + raw.get().len() + 4).sum();
+        let own = self.wish.own.clone();
+        let (ttl, key) = match fate {
+            Fate::Shared(ttl) => (ttl, Some(self.wish.first.clone())),
+            Fate::Private(ttl) => (ttl, own),
+            Fate::Passed => (Duration::ZERO, None),
+        };
+        let Some(key) = key.filter(|_| size <= self.cache.conf.max_entry) else {
+            self.pass();
+            return false;
+        };
+        let Self { cache, wish, turn, asked, began, epoch, .. } = self;
+        cache.server_meter(&wish.server).filled(began.elapsed());
+        let is_private = key != wish.first || matches!(fate, Fate::Private(_));
+        let entry = Arc::new(entry(&wish, result, backend, is_private, asked, ttl));
+        if key == wish.first || Some(&key) == Some(turn.key()) {
+            put(&cache, &key, &Slot::Kept(Arc::clone(&entry)), epoch);
+            turn.settle(Settled::Kept(entry));
+        } else {
+            put(&cache, &key, &Slot::Kept(entry), epoch);
+            put(&cache, &wish.first, &Slot::Private(ttl), epoch);
+            turn.settle(Settled::Private);
+        }
+        true
+    }
+
+    /// Tells whoever waits that the answer is none for him.
+    pub fn pass(self) {
+        self.cache.kept.memory.put(self.turn.key().clone(), Slot::Passed);
+        self.turn.settle(Settled::Passed);
+    }
+
+    /// Tells whoever waits to ask for himself: what came says nothing of the next answer.
+    pub fn release(self) {
+        self.turn.settle(Settled::Passed);
+    }
+
+    /// Asking failed: what is given in place of an answer, to everybody who waits, if there is anything; otherwise the next
+    /// asks.
+    pub fn fail(self) -> Option<Hit> {
+        let entry = self.stale?;
+        if !self.wish.counts(&entry) {
+            return None;
+        }
+        self.turn.settle(Settled::Kept(Arc::clone(&entry)));
+        self.cache.meter.looked("memory", Looked::Stale);
+        Some(Hit { entry, is_stale: true, renew: None })
+    }
+}
+
+/// Keeps it here and, where it may go there, in the shared store.
+fn put(cache: &Arc<Cache>, key: &Key, slot: &Slot, epoch: Option<Epoch>) {
+    cache.kept.memory.put(key.clone(), slot.clone());
+    let Some(epoch) = epoch else { return };
+    let (cache, key, slot) = (Arc::clone(cache), key.clone(), slot.clone());
+    tokio::spawn(async move {
+        if let Some(tier) = &cache.kept.tier {
+            tier.keep(&key, &slot, epoch, cache.conf.stays()).await;
+        }
+    });
+}
+
+fn entry(wish: &Wish, result: &Members<'_>, backend: &str, is_private: bool, asked: u64, ttl: Duration) -> Entry {
+    let is_hinted = result.get("ttlMs").is_some();
+    let rest = Members(result.0.iter().filter(|(name, _)| name != "ttlMs").cloned().collect());
+    Entry {
+        server: Arc::clone(&wish.server),
+        method: wish.method,
+        name: wish.name.clone(),
+        backend: backend.into(),
+        result: rest.written().into(),
+        is_hinted,
+        is_private,
+        asked,
+        kept: Instant::now(),
+        ttl,
+        hits: 0.into(),
+    }
+}

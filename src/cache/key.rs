@@ -1,0 +1,249 @@
+//! What tells one question from another: everything that may make its answer differ, written out in full. An entry is
+//! found by this text itself, never by a digest that two texts could share.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::Bypass;
+use crate::config::Among;
+use crate::digest::{hex, sha256};
+use crate::mcp::canonical;
+use crate::mcp::members::Members;
+use crate::mcp::method::Method;
+use crate::principal::Principal;
+
+/// Bytes of the longest params that are part of a key.
+const MAX_PARAMS: usize = 16 << 10;
+/// Members of `params` that continue an exchange, or begin a task: such an answer is one caller's, once.
+const CONTINUES: &[&str] = &["inputResponses", "requestState", "task"];
+/// Members of `_meta` that no answer depends on. The client's capabilities are none of them.
+const IDLE_META: &[&str] =
+    &["progressToken", "traceparent", "tracestate", "baggage", "io.modelcontextprotocol/clientInfo", "io.modelcontextprotocol/logLevel"];
+/// Members of `_meta` that the REST lane writes itself.
+const PROTOCOL_META: &str = "io.modelcontextprotocol/";
+
+/// A question in full. It holds what callers sent, so it is neither logged nor shown.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// What its text takes.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The same question where only one caller is answered so.
+    #[must_use]
+    pub fn of_caller(&self, principal: &Principal) -> Self {
+        let mut text = String::with_capacity(self.0.len() + principal.binding().len() + 8);
+        text.push_str(&self.0);
+        part(&mut text, principal.binding());
+        Self(text.into())
+    }
+}
+
+/// In which shape a server is asked, as far as its answer depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form<'a> {
+    /// By us, for a REST caller: all pages of a list as one.
+    Whole,
+    /// By us, for a REST caller.
+    One,
+    /// In the client's own words, under the revision its header claims.
+    Native(&'a str),
+}
+
+/// A question and who asks it.
+pub struct Asked<'a> {
+    pub form: Form<'a>,
+    pub server: &'a str,
+    pub method: &'static Method,
+    /// The tool, prompt or resource.
+    pub name: Option<&'a str>,
+    pub params: &'a Members<'a>,
+    pub principal: &'a Principal,
+    /// Whether a backend may be asked with a token of the caller's own.
+    pub on_behalf: bool,
+    /// The backends it may go to.
+    pub among: Option<&'a Among>,
+    /// Headers that the operator's rules add to what is sent.
+    pub added: &'a [(HeaderName, HeaderValue)],
+    /// The caller's headers.
+    pub headers: &'a HeaderMap,
+}
+
+/// Writes the key that all callers of a tenant share.
+///
+/// # Errors
+/// Why the question is not one that is kept.
+pub fn shared(asked: &Asked<'_>, generation: &str) -> Result<Key, Bypass> {
+    if CONTINUES.iter().any(|name| asked.params.get(name).is_some()) {
+        return Err(Bypass::Continued);
+    }
+    let size: usize = asked.params.0.iter().map(|(name, raw)| name.len() + raw.get().len()).sum();
+    if size > MAX_PARAMS {
+        return Err(Bypass::Size);
+    }
+    let mut text = String::with_capacity(size + 256);
+    part(&mut text, generation);
+    match asked.form {
+        Form::Whole => part(&mut text, "whole"),
+        Form::One => part(&mut text, "one"),
+        Form::Native(version) => {
+            part(&mut text, "native");
+            part(&mut text, version);
+            told(&mut text, asked.headers);
+        }
+    }
+    match &asked.principal.identity.tenant {
+        Some(tenant) => part(&mut text, tenant),
+        None => text.push('-'),
+    }
+    part(&mut text, asked.server);
+    part(&mut text, asked.method.mcp);
+    params(&mut text, asked).ok_or(Bypass::Unreadable)?;
+    if let Some(among) = asked.among {
+        part(&mut text, &format!("{among:?}"));
+    }
+    if !asked.added.is_empty() {
+        part(&mut text, &added(asked.added));
+    }
+    Ok(Key(text.into()))
+}
+
+/// Lengths before texts, so that no two questions read alike.
+fn part(out: &mut String, text: &str) {
+    out.push_str(&text.len().to_string());
+    out.push(':');
+    out.push_str(text);
+}
+
+fn params(out: &mut String, asked: &Asked<'_>) -> Option<()> {
+    let mut text = String::new();
+    canonical::object(asked.params, &|name| name != "_meta", &mut text)?;
+    if let Some(meta) = asked.params.get("_meta") {
+        let meta: Members<'_> = serde_json::from_str(meta.get()).ok()?;
+        let is_native = matches!(asked.form, Form::Native(_));
+        let counts = |name: &str| !IDLE_META.contains(&name) && (is_native || !name.starts_with(PROTOCOL_META));
+        let at = text.len();
+        canonical::object(&meta, &counts, &mut text)?;
+        // Nothing that counts is as good as none.
+        if &text[at..] == "{}" {
+            text.truncate(at);
+        }
+    }
+    part(out, &text);
+    Some(())
+}
+
+/// The headers that a native request takes to its server, less what is the session's, or tells of the connection only.
+fn told(out: &mut String, headers: &HeaderMap) {
+    let mut told: Vec<_> = headers
+        .iter()
+        .filter(|(name, _)| {
+            let name = name.as_str();
+            (name.starts_with("mcp-") && name != "mcp-session-id") || name == "accept-language"
+        })
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect();
+    told.sort_unstable();
+    for (name, value) in told {
+        part(out, name);
+        part(out, &hex(value));
+    }
+}
+
+/// A digest, because the operator may give credentials this way.
+fn added(headers: &[(HeaderName, HeaderValue)]) -> String {
+    let mut lines: Vec<Vec<u8>> =
+        headers.iter().map(|(name, value)| [name.as_str().as_bytes(), b"\0", value.as_bytes()].concat()).collect();
+    lines.sort_unstable();
+    hex(&sha256(&lines.join(&b'\n')))
+}
+
+#[cfg(test)]
+pub(super) fn test_key(text: &str) -> Key {
+    Key(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::method;
+    use crate::principal::{Identity, Way};
+
+    fn key(form: Form<'_>, params: &str, tenant: Option<&str>) -> Result<Key, Bypass> {
+        let identity = Identity { tenant: tenant.map(str::to_owned), subject: "ann".into(), ..Identity::default() };
+        let principal = Principal::new(Way::ApiKey, identity);
+        let params: Members<'_> = serde_json::from_str(params).unwrap();
+        let asked = Asked {
+            form,
+            server: "files",
+            method: method::find("tools/call").unwrap(),
+            name: Some("read"),
+            params: &params,
+            principal: &principal,
+            on_behalf: false,
+            among: None,
+            added: &[],
+            headers: &HeaderMap::new(),
+        };
+        shared(&asked, "g")
+    }
+
+    #[test]
+    fn one_question_has_one_key() {
+        let of = |params| key(Form::One, params, Some("acme")).ok();
+        let plain = of(r#"{"name":"read","arguments":{"a":1,"b":[2]}}"#);
+        assert!(plain.is_some());
+        for same in [
+            r#"{"arguments":{"b":[2.0],"a":10e-1},"name":"re\u0061d"}"#,
+            r#"{"name":"read","arguments":{"a":1,"b":[2]},"_meta":{"progressToken":7,"traceparent":"x","io.modelcontextprotocol/clientInfo":{}}}"#,
+        ] {
+            assert!(of(same) == plain, "{same}");
+        }
+        for other in [
+            r#"{"name":"read","arguments":{"a":1,"b":[3]}}"#,
+            r#"{"name":"read","arguments":{"a":"1","b":[2]}}"#,
+            r#"{"name":"read","arguments":{"a":1,"b":[2]},"cursor":""}"#,
+            r#"{"name":"read","arguments":{"a":1,"b":[2]},"_meta":{"com.example/region":"eu"}}"#,
+        ] {
+            assert!(of(other) != plain, "{other}");
+        }
+    }
+
+    #[test]
+    fn tenants_forms_and_callers_are_apart() {
+        let keys: Vec<Key> = [
+            key(Form::One, "{}", None),
+            key(Form::One, "{}", Some("")),
+            key(Form::One, "{}", Some("a")),
+            key(Form::Whole, "{}", Some("a")),
+            key(Form::Native("2026-07-28"), "{}", Some("a")),
+            key(Form::Native("2025-11-25"), "{}", Some("a")),
+        ]
+        .into_iter()
+        .map(|key| key.ok().unwrap())
+        .collect();
+        for (at, key) in keys.iter().enumerate() {
+            assert!(!keys[at + 1..].contains(key), "{at}");
+        }
+        let caller =
+            |subject: &str| keys[2].of_caller(&Principal::new(Way::ApiKey, Identity { subject: subject.into(), ..Identity::default() }));
+        assert!(caller("ann") != caller("bob") && caller("ann") == caller("ann"));
+    }
+
+    #[test]
+    fn what_continues_an_exchange_is_no_question_of_its_own() {
+        for params in [r#"{"inputResponses":{}}"#, r#"{"requestState":"x"}"#, r#"{"task":{}}"#] {
+            assert_eq!(key(Form::One, params, None).err(), Some(Bypass::Continued), "{params}");
+        }
+        assert_eq!(key(Form::One, r#"{"a":{"b":1,"b":2}}"#, None).err(), Some(Bypass::Unreadable));
+        assert_eq!(key(Form::One, &format!(r#"{{"a":"{}"}}"#, "x".repeat(20_000)), None).err(), Some(Bypass::Size));
+    }
+}

@@ -1,0 +1,355 @@
+//! The response cache: what a server answered is kept as it gave it and answered from there, for whom it may be and as
+//! long as it is fresh. What is kept is the MCP result before anything was left out or changed for a caller; permission,
+//! limits, filters and transformations come anew with every request, so an entry can be shared by callers who see
+//! different parts of it.
+//!
+//! Reading order: `rules` (what is kept at all), `key` (what tells questions apart), `freshness` (what a server's answer
+//! says of itself), `memory` (where it is kept), `marks` (when it stops being true), `notices` (what servers
+//! say about that), `flight` (one question at a time), `fill` (what becomes of an answer), `shared` (what
+//! replicas share).
+//!
+//! # Why not pingora-cache
+//! Its hooks live in Pingora's proxy path and this gateway answers from `request_filter` (`exchange` says what that buys).
+//! Even there they could not serve: every MCP request is a POST, which `CacheMetaDefaults` and the HTTP semantics around
+//! it do not keep, and whose body is not part of the key; a stored HTTP response carries the first caller's JSON-RPC id,
+//! request id and filtered lists; and stale-while-revalidate repeats the request without its body. Of its types, `CacheKey`
+//! identifies by a 128-bit digest where we compare whole keys, `CacheMeta` is an HTTP response header with freshness,
+//! which a result does not have, and `Storage` streams bodies that we hold whole because they are filtered for each
+//! caller. Nothing but names would be left of them.
+//!
+//! # Who shares what
+//! Tenants never share. Within a tenant all callers share what is `public`, or what the operator's rules let them share; what
+//! is `private` is kept for its caller alone, and not at all for the anonymous, who cannot be told apart. Where a backend is
+//! asked with a token of the caller's own, everything is the caller's. Answers within the session of a native legacy client
+//! may depend on what was declared and done in it; they are kept only where the operator says that they do not
+//! (`cache.sessions`).
+
+pub mod fill;
+pub mod flight;
+pub mod freshness;
+pub mod key;
+pub mod marks;
+pub mod memory;
+pub mod notices;
+pub mod rules;
+pub mod shared;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderMap;
+
+use self::fill::Elsewhere;
+pub use self::fill::Fill;
+pub use self::flight::Witness;
+use self::flight::{Flights, Part, Settled};
+use self::freshness::Wanted;
+use self::key::{Asked, Key};
+use self::marks::{Mark, Marks};
+use self::memory::{Entry, Memory, Slot};
+use self::rules::Rules;
+use self::shared::{Tier, Told};
+use crate::config::{self, Config};
+use crate::digest::{hex, sha256};
+use crate::mcp::method::{METHODS, Method};
+use crate::observe::cache::{CacheMeter, Looked, ServerMeter};
+use crate::observe::metrics::Metrics;
+use crate::store::redis::Redis;
+
+/// Times a question is looked up again before it is asked without waiting for others.
+const LOOKS: usize = 8;
+
+/// Why a question is neither answered from the cache nor its answer kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bypass {
+    /// The caller wants it anew (`Cache-Control`).
+    Caller,
+    /// It continues an exchange.
+    Continued,
+    /// Its params are too long.
+    Size,
+    /// Its params can be read in two ways.
+    Unreadable,
+    /// It belongs to a legacy session.
+    Session,
+    /// The caller wants to see progress.
+    Progress,
+    /// Its last answer was none that is kept.
+    Uncacheable,
+}
+
+impl Bypass {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Continued => "continued",
+            Self::Size => "size",
+            Self::Unreadable => "unreadable",
+            Self::Session => "session",
+            Self::Progress => "progress",
+            Self::Uncacheable => "uncacheable",
+        }
+    }
+}
+
+/// The cache of one configuration.
+pub struct Cache {
+    pub conf: config::cache::Cache,
+    rules: Rules,
+    /// The rules that what is kept was kept under; others find nothing of it.
+    generation: String,
+    store: Option<config::Redis>,
+    kept: Arc<Kept>,
+    meter: Arc<CacheMeter>,
+}
+
+/// What outlives a reload.
+struct Kept {
+    memory: Memory,
+    /// `None`: every replica keeps for itself.
+    tier: Option<Tier>,
+    marks: Marks,
+    flights: Arc<Flights>,
+}
+
+/// A question that may be answered from the cache.
+pub struct Wish {
+    /// Where it is looked for first.
+    first: Key,
+    /// Where the answer is if it is the caller's alone; `None` if such an answer is not kept.
+    own: Option<Key>,
+    server: Arc<str>,
+    method: usize,
+    name: Option<Box<str>>,
+    wanted: Wanted,
+    mark: Arc<Mark>,
+}
+
+/// What is to be done about a question.
+pub enum Step {
+    /// Answer with this; whoever has a turn renews it beside.
+    Hit(Hit),
+    /// Ask, and tell what came.
+    Ask(Fill),
+    /// Ask, and tell nobody.
+    Pass(Bypass),
+    /// Others asked, and nothing came in time.
+    Late,
+}
+
+/// An answer from the cache.
+pub struct Hit {
+    pub entry: Arc<Entry>,
+    /// It is past its time.
+    pub is_stale: bool,
+    pub renew: Option<Fill>,
+}
+
+impl Wish {
+    /// Whether an answer was not declared void since it was asked for.
+    fn counts(&self, entry: &Entry) -> bool {
+        self.mark.holds(entry.asked, entry.method, entry.name.as_deref())
+    }
+}
+
+impl Kept {
+    fn new(conf: &config::cache::Cache, store: Option<&config::Redis>, meter: &Arc<CacheMeter>) -> Result<Self, String> {
+        let tier = store.map(Redis::new).transpose()?.map(|redis| Tier::new(redis, conf, meter));
+        Ok(Self { memory: Memory::new(conf.memory, conf.stays(), meter), tier, marks: Marks::default(), flights: Arc::default() })
+    }
+}
+
+impl Cache {
+    /// Compiles the cache of `config`; what `old` kept stays where its bounds are the same. `None` where there is none.
+    ///
+    /// # Errors
+    /// When the shared store cannot be used.
+    pub fn build(config: &Config, old: Option<&Arc<Self>>, metrics: &Metrics) -> Result<Option<Arc<Self>>, String> {
+        let Some(conf) = config.cache.clone() else { return Ok(None) };
+        let store = config.redis.clone().filter(|_| conf.redis.is_some());
+        let bounds = |conf: &config::cache::Cache| (conf.memory, conf.max_entry, conf.stale, conf.redis);
+        let kept = match old.filter(|old| bounds(&old.conf) == bounds(&conf) && old.store == store) {
+            Some(old) => Arc::clone(&old.kept),
+            None => Arc::new(Kept::new(&conf, store.as_ref(), &metrics.cache)?),
+        };
+        let rules = (&conf.methods, &conf.tools, conf.ttl, &config.transforms, &config.roles, &config.routes, &config.versions);
+        let generation = hex(&sha256(&serde_json::to_vec(&rules).unwrap_or_default())[..16]);
+        Ok(Some(Arc::new(Self { rules: Rules::new(&conf), generation, store, kept, meter: Arc::clone(&metrics.cache), conf })))
+    }
+
+    /// A question as the cache knows it; `None` if its answer is none that is kept.
+    ///
+    /// # Errors
+    /// Why this one is not.
+    pub fn wish(&self, asked: &Asked<'_>, server: &Arc<str>) -> Result<Option<Wish>, Bypass> {
+        let Some(ruling) = self.rules.of(asked.server, asked.method, asked.name) else { return Ok(None) };
+        self.read(asked, server, ruling).map(Some).inspect_err(|why| self.meter.bypassed(why.name()))
+    }
+
+    fn read(&self, asked: &Asked<'_>, server: &Arc<str>, ruling: rules::Ruling) -> Result<Wish, Bypass> {
+        if refuses(asked.headers) {
+            return Err(Bypass::Caller);
+        }
+        let shared = key::shared(asked, &self.generation)?;
+        let own = shared.of_caller(asked.principal);
+        let is_anonymous = asked.principal.binding().is_empty();
+        let alone = asked.on_behalf || ruling.vary_by == config::cache::Vary::Subject;
+        Ok(Wish {
+            first: if alone { own.clone() } else { shared },
+            own: (!is_anonymous).then_some(own),
+            server: Arc::clone(server),
+            method: marks::place(asked.method),
+            name: asked.name.map(Into::into),
+            wanted: Wanted { alone: ruling.wanted.alone && !is_anonymous, ..ruling.wanted },
+            mark: self.kept.marks.of(asked.server),
+        })
+    }
+
+    /// Counts a request that is not looked up.
+    pub fn bypassed(&self, why: Bypass) {
+        self.meter.bypassed(why.name());
+    }
+
+    /// Looks for an answer, waiting up to `until` for somebody who asks already.
+    pub async fn look(self: &Arc<Self>, wish: &Arc<Wish>, until: Instant) -> Step {
+        let step = self.find(wish, until).await;
+        match &step {
+            Step::Hit(hit) => {
+                memory::touch(&hit.entry);
+                self.server_meter(&hit.entry.server).hit(hit.entry.age());
+                self.meter.looked("memory", if hit.is_stale { Looked::Stale } else { Looked::Hit });
+            }
+            Step::Ask(_) | Step::Late => self.meter.looked("memory", Looked::Miss),
+            Step::Pass(why) => self.meter.bypassed(why.name()),
+        }
+        step
+    }
+
+    async fn find(self: &Arc<Self>, wish: &Arc<Wish>, until: Instant) -> Step {
+        let mut key = &wish.first;
+        for _ in 0..LOOKS {
+            let stale = match self.kept.memory.find(key) {
+                Some(Slot::Passed) => return Step::Pass(Bypass::Uncacheable),
+                Some(Slot::Private(_)) => match wish.own.as_ref().filter(|own| *own != key) {
+                    Some(own) => {
+                        key = own;
+                        continue;
+                    }
+                    None => return Step::Pass(Bypass::Uncacheable),
+                },
+                Some(Slot::Kept(entry)) => match self.usable(wish, key, entry) {
+                    Ok(hit) => return Step::Hit(hit),
+                    Err(stale) => stale,
+                },
+                None => None,
+            };
+            match self.kept.flights.join(key, until).await {
+                Part::Ask(turn) => {
+                    // Whoever had the turn before may have settled it just now.
+                    if let Some(entry) = self.kept.memory.entry(key, &wish.mark).filter(|entry| entry.left().is_some()) {
+                        turn.settle(Settled::Kept(Arc::clone(&entry)));
+                        return Step::Hit(Hit { entry, is_stale: false, renew: None });
+                    }
+                    match Fill::new(self, wish, turn, stale).elsewhere().await {
+                        Elsewhere::Nothing(fill) => return Step::Ask(fill),
+                        Elsewhere::Kept(entry) => return Step::Hit(Hit { entry, is_stale: false, renew: None }),
+                        // It is another's, or this caller's under a key of its own.
+                        Elsewhere::Private => {}
+                    }
+                }
+                Part::Settled(Settled::Kept(entry)) if wish.counts(&entry) => {
+                    return Step::Hit(Hit { is_stale: entry.left().is_none(), entry, renew: None });
+                }
+                // Private ones are looked for again, and so is what was declared void while we waited.
+                Part::Settled(Settled::Kept(_) | Settled::Private) => {}
+                Part::Settled(Settled::Passed) => return Step::Pass(Bypass::Uncacheable),
+                Part::Late => return Step::Late,
+            }
+        }
+        Step::Pass(Bypass::Uncacheable)
+    }
+
+    /// An entry as an answer, or what of it is left for where asking fails.
+    fn usable(self: &Arc<Self>, wish: &Arc<Wish>, key: &Key, entry: Arc<Entry>) -> Result<Hit, Option<Arc<Entry>>> {
+        if !wish.counts(&entry) {
+            self.kept.memory.drop_one(key);
+            return Err(None);
+        }
+        if entry.left().is_some() {
+            return Ok(Hit { entry, is_stale: false, renew: None });
+        }
+        let over = entry.age().saturating_sub(entry.ttl);
+        if over < self.conf.stale.while_revalidate.0 {
+            let renew = self.kept.flights.try_join(key).map(|turn| Fill::new(self, wish, turn, None));
+            return Ok(Hit { entry, is_stale: true, renew });
+        }
+        Err(Some(entry).filter(|_| over < self.conf.stale.if_error.0))
+    }
+
+    fn server_meter(&self, server: &str) -> ServerMeter {
+        self.meter.server(server)
+    }
+
+    /// Voids what was kept of a server (`None` is all), of the methods that `which` says, by one name or any.
+    pub fn void(&self, server: Option<&str>, which: impl Fn(&Method) -> bool, name: Option<&str>) {
+        let methods: Vec<&'static Method> = METHODS.iter().filter(|row| rules::may_keep(row) && which(row)).collect();
+        self.kept.marks.void(server, which, name);
+        self.meter.invalidations.inc();
+        self.tell(server, methods, name);
+    }
+
+    /// Tells the shared store and the other replicas what is void; until that is done nothing is taken from it.
+    fn tell(&self, server: Option<&str>, methods: Vec<&'static Method>, name: Option<&str>) {
+        let Some(tier) = &self.kept.tier else { return };
+        tier.begin_void();
+        let names = methods.iter().map(|method| method.mcp.to_owned()).collect();
+        let told = Told { server: server.map(str::to_owned), methods: names, name: name.map(str::to_owned) };
+        let kept = Arc::clone(&self.kept);
+        tokio::spawn(async move {
+            if let Some(tier) = &kept.tier {
+                tier.void(&methods, &told).await;
+            }
+        });
+    }
+
+    /// Whether calls of a tool are kept, and so taken for reads.
+    pub fn keeps_calls(&self, server: &str, method: &Method, tool: &str) -> bool {
+        self.rules.of(server, method, Some(tool)).is_some()
+    }
+
+    /// Voids and lets go of what `which` says; how many entries those were.
+    pub fn purge(&self, server: Option<&str>, method: Option<&str>, name: Option<&str>) -> usize {
+        self.void(server, |row| method.is_none_or(|method| method == row.mcp), name);
+        self.kept.memory.drop_all(|entry| {
+            server.is_none_or(|server| *entry.server == *server)
+                && method.is_none_or(|method| method == entry.method_name())
+                && name.is_none_or(|name| entry.name.as_deref() == Some(name))
+        })
+    }
+
+    /// What is kept, for operators.
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        self.kept.memory.entries().into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// The bytes of it, noted for the metrics as well.
+    pub fn bytes(&self) -> u64 {
+        let bytes = self.kept.memory.bytes();
+        self.meter.holds("memory", bytes);
+        bytes
+    }
+
+    /// Questions under way.
+    pub fn under_way(&self) -> usize {
+        self.kept.flights.count()
+    }
+}
+
+/// Whether the caller wants nothing from a cache, or nothing in it (RFC 9111 §5.2.1).
+fn refuses(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(http::header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|directive| {
+        let directive = directive.trim();
+        ["no-cache", "no-store"].iter().any(|word| directive.eq_ignore_ascii_case(word))
+    })
+}

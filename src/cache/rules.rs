@@ -1,0 +1,96 @@
+//! Which answers are kept, for whom and how long, as the operator has it.
+
+use std::time::Duration;
+
+use globset::{Glob, GlobMatcher};
+
+use super::freshness::Wanted;
+use crate::config::cache::{Cache, METHODS, Rule, Vary};
+use crate::mcp::method::Method;
+
+/// The compiled rules.
+pub struct Rules {
+    legacy: Duration,
+    methods: Vec<Compiled>,
+    tools: Vec<Compiled>,
+}
+
+struct Compiled {
+    server: GlobMatcher,
+    what: GlobMatcher,
+    ttl: Option<Duration>,
+    vary_by: Option<Vary>,
+}
+
+/// What is said of one question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ruling {
+    pub wanted: Wanted,
+    pub vary_by: Vary,
+}
+
+/// Whether answers of a method can be kept at all.
+pub fn may_keep(method: &Method) -> bool {
+    method.mcp == "tools/call" || METHODS.contains(&method.mcp)
+}
+
+impl Rules {
+    pub fn new(conf: &Cache) -> Self {
+        let compiled = |rules: &[Rule]| rules.iter().map(Compiled::new).collect();
+        Self { legacy: conf.ttl.0, methods: compiled(&conf.methods), tools: compiled(&conf.tools) }
+    }
+
+    /// What is said of a question; `None` if its answer is none that is kept.
+    pub fn of(&self, server: &str, method: &Method, name: Option<&str>) -> Option<Ruling> {
+        let is_call = method.mcp == "tools/call";
+        let (rules, what) = if is_call { (&self.tools, name?) } else { (&self.methods, method.mcp) };
+        if !is_call && !METHODS.contains(&method.mcp) {
+            return None;
+        }
+        let rule = rules.iter().find(|rule| rule.server.is_match(server) && rule.what.is_match(what));
+        if rule.is_none() && (is_call || method.mcp == "prompts/get") {
+            return None;
+        }
+        // A read may depend on what its reader's session has done before; a list hardly ever does.
+        let alone = rule.is_none() && method.mcp == "resources/read";
+        let wanted = Wanted { ruled: rule.and_then(|rule| rule.ttl), legacy: self.legacy, is_ruled: rule.is_some(), alone };
+        Some(Ruling { wanted, vary_by: rule.and_then(|rule| rule.vary_by).unwrap_or(Vary::Tenant) })
+    }
+}
+
+impl Compiled {
+    fn new(rule: &Rule) -> Self {
+        // One that cannot be compiled is about nothing; checking the configuration ruled it out.
+        let glob = |text: &str| Glob::new(text).unwrap_or_else(|_| Glob::new("").expect("a glob")).compile_matcher();
+        Self { server: glob(&rule.server), what: glob(&rule.what), ttl: rule.ttl.map(|ttl| ttl.0), vary_by: rule.vary_by }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::method;
+
+    #[test]
+    fn only_what_is_listed_is_kept_beside_lists_and_reads() {
+        let text = "backends: [{ name: a, url: 'http://a' }]\ncache:\n  enabled: true\n  ttl: 60\n  \
+                    tools: [ { server: files, tool: 'read_*', ttl: 10s, vary_by: subject } ]\n  \
+                    methods: [ { server: files, method: prompts/get, ttl: 5s }, { server: files, method: 'resources/*', ttl: 0 } ]\n";
+        let conf = crate::config::parse("", text, &|_| None).unwrap().cache.unwrap();
+        let rules = Rules::new(&conf);
+        let of = |server: &str, method: &str, name: Option<&str>| rules.of(server, method::find(method).unwrap(), name);
+        let call = of("files", "tools/call", Some("read_file")).unwrap();
+        assert_eq!((call.wanted.ruled, call.vary_by), (Some(Duration::from_secs(10)), Vary::Subject));
+        assert_eq!(of("files", "tools/call", Some("write_file")), None);
+        assert_eq!(of("other", "tools/call", Some("read_file")), None);
+        assert_eq!(of("other", "prompts/get", Some("p")), None);
+        assert_eq!(of("files", "prompts/get", Some("p")).unwrap().wanted.ruled, Some(Duration::from_secs(5)));
+        let list = of("other", "tools/list", None).unwrap();
+        assert_eq!((list.wanted.ruled, list.wanted.legacy, list.vary_by), (None, Duration::from_secs(60), Vary::Tenant));
+        assert!(of("other", "resources/read", Some("u")).unwrap().wanted.alone && !list.wanted.alone);
+        assert_eq!(of("files", "resources/read", Some("u")).unwrap().wanted.ruled, Some(Duration::ZERO));
+        for never in ["ping", "completion/complete", "tasks/get", "initialize", "subscriptions/listen"] {
+            assert_eq!(of("files", never, Some("x")), None, "{never}");
+        }
+    }
+}

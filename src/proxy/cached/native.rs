@@ -1,0 +1,317 @@
+//! Native requests and the cache. A miss is passed on as it came: of its answer is read ahead only what shows whether it
+//! can be kept, which for an event stream is its first message. Whoever waits for it, or comes later, gets JSON.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Cached, late};
+use crate::cache::fill::Elsewhere;
+use crate::cache::key::{Asked, Form};
+use crate::cache::{Bypass, Cache, Fill, Hit, Step, Wish};
+use crate::call::Era;
+use crate::egress::{Failure, Incoming};
+use crate::exchange::native::{self, Open};
+use crate::exchange::sight::Sight;
+use crate::exchange::tries::Span;
+use crate::mcp::members::Members;
+use crate::mcp::message::{Message, Payload, Response};
+use crate::mcp::{filter, headers, method, sse};
+use crate::page::Page;
+use crate::proxy::admit::Native;
+use crate::proxy::ctx::Ctx;
+use crate::proxy::native::{question, span};
+use crate::reject::{Code, Reject, Verdict};
+use crate::route::rule::Choice;
+use crate::snapshot::State;
+use crate::transform;
+use crate::upstream::ask::Trace;
+use crate::upstream::breaker;
+use crate::upstream::exchange::OnBehalf;
+use crate::upstream::pool::Pool;
+
+/// What the cache says to a native request.
+pub enum Said {
+    /// Nothing: its kind is none that is kept, or it is not for the cache.
+    Go,
+    /// Answer with this.
+    Answer(Given),
+    /// Ask, and tell the cache.
+    Ask(Fill),
+    Refuse(Reject),
+}
+
+/// An answer made of what was kept, and who once gave it.
+pub struct Given {
+    pub page: Page,
+    pub backend: String,
+}
+
+/// What came of asking.
+pub enum Filled<'s> {
+    /// An answer, none of it taken.
+    Opened(Box<Open<'s>>),
+    /// It failed, and what is past its time is given instead.
+    Given(Box<Given>),
+    Refused(Reject),
+}
+
+#[derive(Deserialize)]
+struct Asking<'b> {
+    #[serde(borrow)]
+    id: Option<&'b RawValue>,
+    #[serde(borrow, default)]
+    params: Option<Members<'b>>,
+}
+
+/// Asks the cache.
+pub async fn look(ctx: &mut Ctx, cache: &Arc<Cache>, headers: &HeaderMap, plan: &Native<'_>, sight: Option<&Sight>) -> Said {
+    let Some((wish, id)) = wish(ctx, cache, headers, plan) else { return Said::Go };
+    if plan.session.is_some() && !cache.conf.sessions {
+        cache.bypassed(Bypass::Session);
+        ctx.cached = Some(Cached::bypass(Bypass::Session));
+        return Said::Go;
+    }
+    let wait = plan.choice().and_then(|choice| choice.timeout).unwrap_or(ctx.snapshot.config.server.limits.request_timeout);
+    match cache.look(&Arc::new(wish), ctx.arrival.started + wait).await {
+        Step::Hit(mut hit) => {
+            if let Some(fill) = hit.renew.take().filter(|_| plan.session.is_none()) {
+                tokio::spawn(Renewal::of(ctx, headers, plan).run(fill));
+            }
+            given(ctx, plan, id, &hit, sight).map_or_else(Said::Refuse, Said::Answer)
+        }
+        Step::Pass(why) => {
+            ctx.cached = Some(Cached::bypass(why));
+            Said::Go
+        }
+        Step::Late => {
+            ctx.cached = Some(Cached::miss(false));
+            Said::Refuse(late())
+        }
+        Step::Ask(fill) => {
+            ctx.cached = Some(Cached::miss(false));
+            Said::Ask(fill)
+        }
+    }
+}
+
+fn wish<'p>(ctx: &mut Ctx, cache: &Cache, headers: &HeaderMap, plan: &'p Native<'_>) -> Option<(Wish, &'p RawValue)> {
+    let call = plan.call.as_ref()?;
+    let method = method::find(&call.method)?;
+    let asking: Asking<'p> = serde_json::from_slice(&plan.body).ok()?;
+    let params = asking.params.unwrap_or_default();
+    let asked = Asked {
+        form: Form::Native(headers::version(headers).unwrap_or_default()),
+        server: &plan.pool.server,
+        method,
+        name: call.name.as_deref(),
+        params: &params,
+        principal: &plan.principal,
+        on_behalf: plan.token.is_some(),
+        among: plan.choice().and_then(|choice| choice.among.as_ref()),
+        added: plan.upstream().map_or(&[][..], |upstream| upstream.set.as_slice()),
+        headers,
+    };
+    // What is no request is not answered.
+    let id = asking.id?;
+    match cache.wish(&asked, &plan.pool.server) {
+        Ok(wish) => Some((wish?, id)),
+        Err(why) => {
+            ctx.cached = Some(Cached::bypass(why));
+            None
+        }
+    }
+}
+
+/// The caller's answer made of what was kept.
+fn given(ctx: &mut Ctx, plan: &Native<'_>, id: &RawValue, hit: &Hit, sight: Option<&Sight>) -> Verdict<Given> {
+    let broken = |_| Reject::new(Code::Internal, "what was kept of an answer cannot be read");
+    let mut result = hit.entry.result();
+    if let Some(sight) = sight {
+        let kept = filter::written(&result, &|kind, name| sight.keeps(kind, name)).map_err(broken)?;
+        result = kept.unwrap_or(result);
+    }
+    if let Some(shapes) = plan.shapes() {
+        result = shapes.result(Some(id), &result).map_err(broken)?.unwrap_or(result);
+    }
+    ctx.cached = Some(Cached::hit(hit));
+    let page = Page::json(200, format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.get()));
+    Ok(Given { page, backend: hit.entry.backend.to_string() })
+}
+
+/// Asks and tells the cache what came; where that is a failure, what is past its time may stand in for it.
+pub async fn fill<'s>(state: &'s State, ctx: &mut Ctx, plan: &Native<'_>, cache: &Cache, fill: Fill, headers: &HeaderMap) -> Filled<'s> {
+    let (opened, timeout) = {
+        let native = question(state, ctx, plan, headers, "POST");
+        let opened = native.open(&state.shared.client).await.map_err(|reject| Choice::explain(plan.choice(), reject));
+        let timeout = opened.as_ref().map_or(Duration::ZERO, |opened| native.timeout(opened.backend()));
+        (opened, timeout)
+    };
+    let mut opened = match opened {
+        Ok(opened) if !opened.incoming.status().is_server_error() => opened,
+        Ok(opened) => {
+            return match instead(ctx, plan, fill) {
+                Some(given) => Filled::Given(Box::new(given)),
+                None => Filled::Opened(Box::new(opened)),
+            };
+        }
+        Err(reject) if reject.code.status() < 500 => return Filled::Refused(reject),
+        Err(reject) => return instead(ctx, plan, fill).map_or(Filled::Refused(reject), |given| Filled::Given(Box::new(given))),
+    };
+    match told(cache, &plan.body, &mut opened, fill, timeout).await {
+        Ok(stored) => {
+            ctx.cached = Some(Cached::miss(stored));
+            Filled::Opened(Box::new(opened))
+        }
+        Err(broken) => {
+            let (failure, fill) = *broken;
+            opened.trial.judge(breaker::Verdict::Failed);
+            let reject = crate::exchange::refuse(&failure.into(), opened.backend());
+            instead(ctx, plan, fill).map_or(Filled::Refused(reject), |given| Filled::Given(Box::new(given)))
+        }
+    }
+}
+
+/// The caller's answer made of what is past its time.
+fn instead(ctx: &mut Ctx, plan: &Native<'_>, fill: Fill) -> Option<Given> {
+    let hit = fill.fail()?;
+    let asking: Asking<'_> = serde_json::from_slice(&plan.body).ok()?;
+    let sight = if plan.may_list { Sight::of(&ctx.snapshot, &plan.principal, &plan.pool.server) } else { None };
+    given(ctx, plan, asking.id?, &hit, sight.as_ref()).ok()
+}
+
+/// Reads ahead what shows whether an answer can be kept, and tells the cache; all of it stays to be relayed. What broke
+/// before that comes back with the turn.
+async fn told(cache: &Cache, body: &[u8], opened: &mut Open<'_>, fill: Fill, timeout: Duration) -> Result<bool, Box<(Failure, Fill)>> {
+    let asking: Option<Asking<'_>> = serde_json::from_slice(body).ok();
+    let Some(id) = asking.and_then(|asking| asking.id) else { return Ok(false) };
+    let seen = tokio::time::timeout(timeout, ahead(&mut opened.incoming, id, cache.conf.max_entry)).await;
+    let result = match seen.unwrap_or(Err(Failure::TimedOut)) {
+        Ok(result) => result,
+        Err(failure) => return Err(Box::new((failure, fill))),
+    };
+    if let Some(Ok(members)) = result.as_deref().map(serde_json::from_str::<Members<'_>>) {
+        return Ok(fill.keep(&members, is_modern(body), opened.backend().name()));
+    }
+    fill.release();
+    Ok(false)
+}
+
+/// Whether the request is one that modern servers answer, who say how long their answers are fresh.
+fn is_modern(body: &[u8]) -> bool {
+    let payload = Payload::read(body).ok();
+    let version = payload.as_ref().and_then(Payload::one).and_then(Message::version);
+    version.is_some_and(|version| crate::mcp::era_of(version) == Era::Modern)
+}
+
+/// The result that answers `id`, where it can be made out without holding anything back that is more than `most` bytes.
+async fn ahead(incoming: &mut Incoming<'_>, id: &RawValue, most: usize) -> Result<Option<String>, Failure> {
+    let coded = incoming.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
+    if incoming.status() != http::StatusCode::OK || coded || incoming.announced().is_some_and(|length| length > most) {
+        return Ok(None);
+    }
+    if !incoming.is_event_stream() {
+        let mut whole = Vec::new();
+        while let Some(piece) = incoming.look_ahead().await? {
+            whole.extend_from_slice(&piece);
+            if whole.len() > most {
+                return Ok(None);
+            }
+        }
+        return Ok(result(&whole, id));
+    }
+    let mut decoder = sse::Decoder::new(most);
+    let mut seen = 0;
+    while let Some(piece) = incoming.look_ahead().await? {
+        seen += piece.len();
+        decoder.push(&piece);
+        loop {
+            match decoder.event() {
+                // A priming event says nothing.
+                Ok(Some(event)) if event.data.trim_ascii().is_empty() => {}
+                // The first message is the answer, or there are others, which must not wait.
+                Ok(Some(event)) => return Ok(result(&event.data, id)),
+                Ok(None) if seen <= most => break,
+                Ok(None) | Err(sse::TooLarge) => return Ok(None),
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn result(message: &[u8], id: &RawValue) -> Option<String> {
+    let response: Response<'_> = serde_json::from_slice(message).ok()?;
+    let answers = response.id.is_some_and(|told| transform::plain(told) == transform::plain(id));
+    let result = response.result.filter(|_| answers && response.error.is_none() && response.method.is_none())?;
+    Some(result.get().to_owned())
+}
+
+/// Everything to ask the same again when its caller has been answered.
+struct Renewal {
+    state: Arc<State>,
+    pool: Arc<Pool>,
+    lines: Vec<u8>,
+    body: Bytes,
+    token: Option<String>,
+    affinity: Option<u64>,
+    choice: Option<Choice>,
+    /// The time it has as a whole.
+    most: Duration,
+    cache: Option<Arc<Cache>>,
+    request_id: HeaderValue,
+    traceparent: HeaderValue,
+}
+
+impl Renewal {
+    fn of(ctx: &Ctx, headers: &HeaderMap, plan: &Native<'_>) -> Self {
+        Self {
+            state: Arc::clone(ctx.state()),
+            pool: Arc::clone(&plan.pool),
+            lines: native::forwarded(headers, false, plan.upstream()),
+            body: plan.body.clone(),
+            token: plan.token.clone(),
+            affinity: plan.affinity,
+            choice: plan.choice().cloned(),
+            most: span(ctx, plan).most,
+            cache: ctx.snapshot.cache.clone(),
+            request_id: ctx.arrival.request_id.clone(),
+            traceparent: ctx.arrival.traceparent.clone(),
+        }
+    }
+
+    async fn run(self, fill: Fill) {
+        let payload = Payload::read(&self.body).ok();
+        let call = payload.as_ref().and_then(Payload::one).and_then(Message::call);
+        let (Some(call), Some(cache)) = (&call, &self.cache) else { return };
+        let native = native::Native {
+            pool: &self.pool,
+            method: "POST",
+            lines: self.lines.clone(),
+            body: self.body.clone(),
+            call: Some(call),
+            affinity: self.affinity,
+            metrics: &self.state.shared.metrics,
+            session: None,
+            on_behalf: self.token.as_deref().map(OnBehalf::new),
+            trace: Trace { request_id: &self.request_id, traceparent: &self.traceparent },
+            choice: self.choice.as_ref(),
+            span: Span { began: Instant::now(), most: self.most },
+        };
+        let Elsewhere::Nothing(fill) = fill.elsewhere().await else { return };
+        let Ok(mut opened) = native.open(&self.state.shared.client).await else { return };
+        if opened.incoming.status().is_server_error() {
+            return;
+        }
+        let timeout = native.timeout(opened.backend());
+        let told = told(cache, &self.body, &mut opened, fill, timeout).await;
+        let Open { incoming, mut trial, .. } = opened;
+        trial.judge(if told.is_ok() { breaker::Verdict::Passed } else { breaker::Verdict::Failed });
+        if told.is_ok() {
+            incoming.release().await;
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! REST calls and the cache.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue};
+
+use super::{Cached, late};
+use crate::cache::fill::Elsewhere;
+use crate::cache::key::{Asked, Form};
+use crate::cache::{Bypass, Cache, Fill, Hit, Step, Wish, Witness};
+use crate::exchange::call::{Call, Done, Raw};
+use crate::mcp::members::Members;
+use crate::mcp::rest::{self, Payload, Request};
+use crate::principal::Principal;
+use crate::proxy::admit::Rest;
+use crate::proxy::course::Course;
+use crate::proxy::ctx::Ctx;
+use crate::reject::{Reject, Verdict};
+use crate::route::rule::Choice;
+use crate::snapshot::{Snapshot, State};
+use crate::upstream::ask::Trace;
+use crate::upstream::exchange::OnBehalf;
+use crate::upstream::pool::Pool;
+
+/// An answer, and what the cache had to do with it; nothing where its kind is none that is kept.
+pub type Answered = (Verdict<Done>, Option<Cached>);
+
+/// Answers a call from the cache, or asks and keeps what comes. `witness` is set while others wait for the answer.
+pub async fn run(
+    ctx: &Ctx,
+    headers: &HeaderMap,
+    plan: &Rest<'_>,
+    course: Option<&Course>,
+    call: Call<'_>,
+    witness: &OnceLock<Witness>,
+) -> Answered {
+    let Some(cache) = &ctx.snapshot.cache else { return (ask(&call).await, None) };
+    let added = course.map_or(&[][..], |course| course.upstream.set.as_slice());
+    let asked = Asked {
+        form: if call.request.method.paged && call.form == rest::Form::V1 { Form::Whole } else { Form::One },
+        server: &plan.pool.server,
+        method: call.request.method,
+        name: call.request.name(),
+        params: &call.request.params,
+        principal: &plan.principal,
+        on_behalf: plan.token.is_some(),
+        among: call.choice.and_then(|choice| choice.among.as_ref()),
+        added,
+        headers,
+    };
+    match cache.wish(&asked, &plan.pool.server) {
+        Ok(None) => (ask(&call).await, None),
+        Err(why) => (ask(&call).await, Some(Cached::bypass(why))),
+        Ok(Some(_)) if call.notices.is_some() => {
+            cache.bypassed(Bypass::Progress);
+            (ask(&call).await, Some(Cached::bypass(Bypass::Progress)))
+        }
+        Ok(Some(wish)) => Box::pin(looked(ctx, plan, course, cache, Arc::new(wish), call, witness)).await,
+    }
+}
+
+/// Runs a call; a refusal that comes of the rule that chose where it goes names the rule.
+async fn ask(call: &Call<'_>) -> Verdict<Done> {
+    call.run().await.map_err(|reject| Choice::explain(call.choice, reject))
+}
+
+async fn looked(
+    ctx: &Ctx,
+    plan: &Rest<'_>,
+    course: Option<&Course>,
+    cache: &Arc<Cache>,
+    wish: Arc<Wish>,
+    mut call: Call<'_>,
+    witness: &OnceLock<Witness>,
+) -> Answered {
+    match cache.look(&wish, call.ends()).await {
+        Step::Hit(mut hit) => {
+            if let Some(fill) = hit.renew.take() {
+                tokio::spawn(Renewal::of(ctx, plan, course, call.request).run(fill));
+            }
+            given(&call, &hit)
+        }
+        Step::Pass(why) => (ask(&call).await, Some(Cached::bypass(why))),
+        Step::Late => (Err(late()), Some(Cached::miss(false))),
+        Step::Ask(fill) => {
+            let _ = witness.set(fill.witness());
+            call.keeps = true;
+            filled(&call, fill).await
+        }
+    }
+}
+
+fn given(call: &Call<'_>, hit: &Hit) -> Answered {
+    (call.given(&hit.entry.result(), &hit.entry.backend), Some(Cached::hit(hit)))
+}
+
+async fn filled(call: &Call<'_>, fill: Fill) -> Answered {
+    match ask(call).await {
+        Ok(done) => {
+            let stored = kept(&done, fill);
+            (Ok(done), Some(Cached::miss(stored)))
+        }
+        Err(reject) => match failed(&reject, fill) {
+            Some(hit) => given(call, &hit),
+            None => (Err(reject), Some(Cached::miss(false))),
+        },
+    }
+}
+
+/// What can be given in place of a refusal.
+fn failed(reject: &Reject, fill: Fill) -> Option<Hit> {
+    if reject.rpc_error.is_none() && reject.code.status() >= 500 {
+        return fill.fail();
+    }
+    // The server's answer, to this caller.
+    fill.release();
+    None
+}
+
+fn kept(done: &Done, fill: Fill) -> bool {
+    let raw = done.raw.as_ref().and_then(|Raw { result, is_modern }| Some((serde_json::from_str::<Members<'_>>(result).ok()?, is_modern)));
+    if let Some((result, is_modern)) = raw {
+        return fill.keep(&result, *is_modern, &done.backend);
+    }
+    fill.pass();
+    false
+}
+
+/// Everything to ask the same again when its caller has been answered.
+struct Renewal {
+    state: Arc<State>,
+    snapshot: Arc<Snapshot>,
+    pool: Arc<Pool>,
+    principal: Arc<Principal>,
+    token: Option<String>,
+    affinity: Option<u64>,
+    form: rest::Form,
+    course: Option<Course>,
+    body: String,
+    request_id: HeaderValue,
+    traceparent: HeaderValue,
+}
+
+impl Renewal {
+    fn of(ctx: &Ctx, plan: &Rest<'_>, course: Option<&Course>, request: &Request<'_>) -> Self {
+        Self {
+            state: Arc::clone(ctx.state()),
+            snapshot: Arc::clone(&ctx.snapshot),
+            pool: Arc::clone(&plan.pool),
+            principal: Arc::clone(&plan.principal),
+            token: plan.token.clone(),
+            affinity: plan.affinity,
+            form: plan.form,
+            course: course.cloned(),
+            body: format!(r#"{{"method":"{}","params":{}}}"#, request.method.mcp, request.params.written()),
+            request_id: ctx.arrival.request_id.clone(),
+            traceparent: ctx.arrival.traceparent.clone(),
+        }
+    }
+
+    async fn run(self, fill: Fill) {
+        // It was read before.
+        let Ok(Payload::One(request)) = Payload::read(self.body.as_bytes()) else { return };
+        let Elsewhere::Nothing(fill) = fill.elsewhere().await else { return };
+        let done = self.call(&request).run().await;
+        match done {
+            Ok(done) => drop(kept(&done, fill)),
+            Err(reject) => {
+                log::debug!("an answer that is past its time could not be renewed: {reject}");
+                drop(failed(&reject, fill));
+            }
+        }
+    }
+
+    fn call<'c>(&'c self, request: &'c Request<'c>) -> Call<'c> {
+        let course = self.course.as_ref();
+        Call {
+            client: &self.state.shared.client,
+            snapshot: &self.snapshot,
+            pool: &self.pool,
+            request,
+            form: self.form,
+            owner: self.principal.binding(),
+            on_behalf: self.token.as_deref().map(OnBehalf::new),
+            sight: None,
+            trace: Trace { request_id: &self.request_id, traceparent: &self.traceparent },
+            started: Instant::now(),
+            affinity: self.affinity,
+            metrics: &self.state.shared.metrics,
+            notices: None,
+            choice: course.and_then(|course| course.choice.as_deref()),
+            shape: None,
+            headers: course.map(|course| course.upstream.set.as_slice()).unwrap_or_default(),
+            keeps: true,
+        }
+    }
+}
