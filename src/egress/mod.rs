@@ -26,7 +26,7 @@ use tokio::io::AsyncWriteExt as _;
 /// How we call ourselves.
 pub const AGENT: &str = concat!("mcp-gateway/", env!("CARGO_PKG_VERSION"));
 /// What tells our own admin listener, and other gateways, who asks (RFC 9110 §7.6.3).
-const VIA: &[u8] = b"\r\nvia: 1.1 mcp-gateway\r\n";
+const VIA: &[u8] = b"via: 1.1 mcp-gateway\r\n";
 /// Bodies up to this size are copied behind the header to go out in the same write.
 const TOGETHER: usize = 16 << 10;
 
@@ -80,10 +80,17 @@ impl Outgoing {
     /// `path` is a request target of our own making: configured, without spaces or control characters.
     pub fn new(method: &'static str, path: &str, host: &HeaderValue) -> Self {
         let mut wire = BytesMut::with_capacity(1024);
-        for part in [method.as_bytes(), b" ", path.as_bytes(), b" HTTP/1.1\r\nhost: ", host.as_bytes(), VIA] {
+        for part in [method.as_bytes(), b" ", path.as_bytes(), b" HTTP/1.1\r\nhost: ", host.as_bytes(), b"\r\n"] {
             wire.extend_from_slice(part);
         }
         Self { wire }
+    }
+
+    /// As [`Self::new`], for a backend, which may be anybody: also ourselves.
+    pub fn to_backend(method: &'static str, path: &str, host: &HeaderValue) -> Self {
+        let mut head = Self::new(method, path, host);
+        head.lines(VIA);
+        head
     }
 
     /// Adds a header; a `HeaderValue` cannot hold a line break.

@@ -165,7 +165,7 @@ impl Native<'_> {
     }
 
     fn head(&self, member: &Member, credential: Option<&HeaderValue>) -> Result<Outgoing, InvalidHeaderValue> {
-        let mut head = Outgoing::new(self.method, &member.path, &member.backend.authority);
+        let mut head = Outgoing::to_backend(self.method, &member.path, &member.backend.authority);
         head.lines(&self.lines);
         if self.method == "POST" {
             head.header("content-type", &HeaderValue::from_static("application/json"));

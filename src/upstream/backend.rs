@@ -197,7 +197,7 @@ impl Backend {
 
     /// A request to it, with what every request carries: who we are, the credential, what we accept.
     pub fn request_with(&self, method: &'static str, path: &str, accept: HeaderValue, bearer: Option<&HeaderValue>) -> Outgoing {
-        let mut head = Outgoing::new(method, path, &self.authority);
+        let mut head = Outgoing::to_backend(method, path, &self.authority);
         head.header("accept", &accept);
         head.header("user-agent", &HeaderValue::from_static(AGENT));
         if method == "POST" {
