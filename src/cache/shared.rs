@@ -8,7 +8,7 @@
 //! the one for all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -20,13 +20,9 @@ use crate::digest::{hex, sha256};
 use crate::mcp::members::Members;
 use crate::mcp::method::{METHODS, Method};
 use crate::observe::cache::{CacheMeter, Looked};
-use crate::observe::metrics::redis_error;
+use crate::store::guarded::{Guarded, PAUSE};
 use crate::store::redis::Redis;
 
-/// What a question may take: the price of a store that hangs.
-const PATIENCE: Duration = Duration::from_millis(50);
-/// How long a store that failed is left alone.
-const PAUSE: Duration = Duration::from_millis(500);
 /// Texts above this size are compressed.
 const LONG: usize = 4 << 10;
 /// What an entry may take beside its answer.
@@ -41,15 +37,10 @@ const ZSTD: u8 = b'z';
 
 /// The entries of all replicas.
 pub struct Tier {
-    redis: Arc<Redis>,
+    redis: Guarded,
     compresses: bool,
     max_entry: usize,
     meter: Arc<CacheMeter>,
-    origin: Instant,
-    /// Milliseconds after `origin` until which it is left alone; 0 while it answers.
-    down_until: AtomicU64,
-    /// Somebody is finding out whether it answers again.
-    probing: AtomicBool,
     /// Voids that are being told.
     voiding: AtomicUsize,
     /// A void could not be told.
@@ -86,13 +77,10 @@ pub struct Known {
 impl Tier {
     pub fn new(redis: Redis, conf: &crate::config::cache::Cache, meter: &Arc<CacheMeter>) -> Self {
         Self {
-            redis: Arc::new(redis.within(PATIENCE)),
+            redis: Guarded::new(redis, "cache", "until it answers, each replica keeps for itself"),
             compresses: conf.redis.is_some_and(|shared| shared.compression),
             max_entry: conf.max_entry,
             meter: Arc::clone(meter),
-            origin: Instant::now(),
-            down_until: AtomicU64::new(0),
-            probing: AtomicBool::new(false),
             voiding: AtomicUsize::new(0),
             is_behind: AtomicBool::new(false),
         }
@@ -112,7 +100,7 @@ impl Tier {
         let now = millis(SystemTime::now());
         pipe.hset_nx(EPOCHS, &field, now).ignore().hset_nx(EPOCHS, ALL, now).ignore();
         pipe.hget(EPOCHS, &field).hget(EPOCHS, ALL).get(&name);
-        let answered = self.bounded(self.redis.pipeline::<(i64, i64, Option<Vec<u8>>)>(&pipe)).await;
+        let answered = self.redis.ask(self.redis.redis().pipeline::<(i64, i64, Option<Vec<u8>>)>(&pipe)).await;
         if answered.is_none() && was_behind {
             self.is_behind.store(true, Ordering::SeqCst);
         }
@@ -141,7 +129,7 @@ impl Tier {
         let mut pipe = redis::pipe();
         let lasts = u64::try_from((ttl + stays).as_millis()).unwrap_or(u64::MAX).max(1);
         pipe.cmd("SET").arg(name(key)).arg(value).arg("PX").arg(lasts).ignore();
-        let _ = self.bounded(self.redis.pipeline::<()>(&pipe)).await;
+        let _ = self.redis.ask(self.redis.redis().pipeline::<()>(&pipe)).await;
     }
 
     /// Takes nothing over until the void that follows was told.
@@ -157,18 +145,18 @@ impl Tier {
             Some(server) => methods.iter().for_each(|method| raise(&mut pipe, &field(server, super::marks::place(method)))),
         }
         pipe.publish(CHANNEL, serde_json::to_string(told).unwrap_or_default()).ignore();
-        if self.bounded(self.redis.pipeline::<()>(&pipe)).await.is_none() {
+        if self.redis.ask(self.redis.redis().pipeline::<()>(&pipe)).await.is_none() {
             self.is_behind.store(true, Ordering::SeqCst);
         }
         self.voiding.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub(super) fn redis(&self) -> &Arc<Redis> {
-        &self.redis
+        self.redis.redis()
     }
 
     fn forget(&self, name: String) {
-        let redis = Arc::clone(&self.redis);
+        let redis = Arc::clone(self.redis.redis());
         tokio::spawn(async move { redis.query::<()>(redis::cmd("DEL").arg(name)).await });
     }
 
@@ -239,44 +227,6 @@ impl Tier {
             Some(packed) => [&[ZSTD], packed.as_slice()].concat(),
             None => [&[PLAIN], text.as_slice()].concat(),
         })
-    }
-
-    /// Asks within bounds; `None` if that failed, or is not tried now.
-    async fn bounded<T>(&self, question: impl Future<Output = Result<T, String>>) -> Option<T> {
-        let down_until = self.down_until.load(Ordering::Relaxed);
-        let _probe = if down_until == 0 {
-            None
-        } else {
-            let mine = self.now() >= down_until && !self.probing.swap(true, Ordering::Relaxed);
-            Some(mine.then(|| Probe(&self.probing))?)
-        };
-        self.redis.connect_beside();
-        // Around the question, since connecting and asking each have a time of their own.
-        let asked = tokio::time::timeout(PATIENCE, question).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-        let until = if asked.is_ok() { 0 } else { self.now() + u64::try_from(PAUSE.as_millis()).unwrap_or(0) };
-        let was_up = self.down_until.swap(until, Ordering::Relaxed) == 0;
-        if asked.is_err() {
-            redis_error();
-        }
-        match &asked {
-            Ok(_) if !was_up => log::warn!("cache: Redis answers again"),
-            Err(cause) if was_up => log::error!("cache: Redis cannot be asked: {cause}"),
-            _ => {}
-        }
-        asked.ok()
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// Finds out whether the store answers again; given up also when who asks has gone.
-struct Probe<'p>(&'p AtomicBool);
-
-impl Drop for Probe<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
     }
 }
 

@@ -4,7 +4,6 @@
 //!
 //! Each count is one key and each question one script on it, which is atomic and works on a cluster. Time is Redis' own.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,13 +12,9 @@ use redis::Script;
 
 use super::meter::{Left, Meter};
 use crate::digest::{hex, sha256};
-use crate::observe::metrics::redis_error;
+use crate::store::guarded::Guarded;
 use crate::store::redis::Redis;
 
-/// What a question may take: the price of a store that hangs.
-const PATIENCE: Duration = Duration::from_millis(50);
-/// How long a store that failed is left alone.
-const PAUSE: Duration = Duration::from_millis(500);
 /// Counts that permits are held of.
 const MOST: u64 = 100_000;
 /// A count that is not used is forgotten.
@@ -87,16 +82,9 @@ pub struct Down;
 
 /// The counts of all replicas.
 pub struct Shared {
-    redis: Arc<Redis>,
+    redis: Guarded,
     scripts: Scripts,
     leases: Cache<Vec<u8>, Arc<Lease>>,
-    origin: Instant,
-    /// Milliseconds after `origin` until which it is left alone; 0 while it answers.
-    down_until: AtomicU64,
-    /// Somebody is finding out whether it answers again.
-    probing: AtomicBool,
-    /// The reason last told.
-    told: Mutex<String>,
 }
 
 struct Scripts {
@@ -143,19 +131,15 @@ impl Shared {
     pub fn new(redis: Redis) -> Self {
         let scripts = Scripts { rate: Script::new(TAKE_RATE), quota: Script::new(TAKE_QUOTA), give_back: Script::new(GIVE_BACK) };
         Self {
-            redis: Arc::new(redis.within(PATIENCE)),
+            redis: Guarded::new(redis, "rate limits", "until it answers, rate_limits.on_store_failure decides"),
             scripts,
             leases: Cache::builder().max_capacity(MOST).time_to_idle(IDLE).build(),
-            origin: Instant::now(),
-            down_until: AtomicU64::new(0),
-            probing: AtomicBool::new(false),
-            told: Mutex::default(),
         }
     }
 
     /// Whether it answered when it was last asked.
     pub fn is_up(&self) -> bool {
-        self.down_until.load(Ordering::Relaxed) == 0
+        self.redis.is_up()
     }
 
     /// What is known of the count of `key` without asking: from the permits held, or from the last refusal.
@@ -194,7 +178,7 @@ impl Shared {
 
     /// Has it connected, if it is not.
     pub fn connect(&self) {
-        self.redis.connect_beside();
+        self.redis.connect();
     }
 
     /// Gives permits back that nobody used.
@@ -208,47 +192,8 @@ impl Shared {
         }
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
     async fn fill(&self, key: &[u8], meter: &Meter, want: u64, least: u64) -> Result<Granted, Down> {
-        let down_until = self.down_until.load(Ordering::Relaxed);
-        let _probe = if down_until == 0 {
-            None
-        } else {
-            let mine = self.now() >= down_until && !self.probing.swap(true, Ordering::Relaxed);
-            Some(mine.then(|| Probe(&self.probing)).ok_or(Down)?)
-        };
-        self.connect();
-        // Around the question, since connecting and asking each have a time of their own.
-        let asked = tokio::time::timeout(PATIENCE, self.ask(key, meter, want, least)).await;
-        let answer = asked.unwrap_or_else(|_| {
-            redis_error();
-            Err("no answer in time".to_owned())
-        });
-        let was_up = match &answer {
-            Ok(_) => self.down_until.swap(0, Ordering::Relaxed) == 0,
-            Err(_) => self.down_until.swap(self.now() + as_millis(PAUSE), Ordering::Relaxed) == 0,
-        };
-        match &answer {
-            Ok(_) if !was_up => {
-                self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                log::warn!("rate limits: Redis answers again");
-            }
-            Ok(_) => {}
-            Err(cause) => self.complain(cause),
-        }
-        answer.map_err(|_| Down)
-    }
-
-    /// Says why it cannot be asked, once for each reason.
-    fn complain(&self, cause: &str) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told != cause {
-            log::error!("rate limits: Redis cannot be asked: {cause}; until it answers, rate_limits.on_store_failure decides");
-            cause.clone_into(&mut told);
-        }
+        self.redis.ask(self.ask(key, meter, want, least)).await.ok_or(Down)
     }
 
     async fn ask(&self, key: &[u8], meter: &Meter, wanted: u64, least: u64) -> Result<Granted, String> {
@@ -259,7 +204,7 @@ impl Shared {
         };
         let mut call = script.key(name(key));
         call.arg(unit).arg(size).arg(wanted).arg(least);
-        let (permits, wait, left, reset) = self.redis.invoke::<(u64, u64, u64, u64)>(&call).await?;
+        let (permits, wait, left, reset) = self.redis.redis().invoke::<(u64, u64, u64, u64)>(&call).await?;
         Ok(Granted { permits, wait: Duration::from_micros(wait), left, reset: Duration::from_micros(reset) })
     }
 
@@ -270,16 +215,7 @@ impl Shared {
         };
         let mut call = self.scripts.give_back.key(name(key));
         call.arg(micros(unit)).arg(permits).arg(is_rate);
-        self.redis.invoke::<u64>(&call).await.map(drop)
-    }
-}
-
-/// Finds out whether the store answers again; given up also when who asks has gone.
-struct Probe<'p>(&'p AtomicBool);
-
-impl Drop for Probe<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.redis.redis().invoke::<u64>(&call).await.map(drop)
     }
 }
 
@@ -291,10 +227,6 @@ fn name(key: &[u8]) -> String {
 #[expect(clippy::cast_precision_loss, reason = "a nanosecond in a hundred days is of no account")]
 fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1000.0
-}
-
-fn as_millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Lease {
