@@ -17,6 +17,9 @@ const SLOWEST: Duration = Duration::from_secs(30);
 /// What is read of an unwanted body, so that the client sees our answer instead of a reset.
 const DRAIN: usize = 256 << 10;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// How long a client that is still sending is listened to after its answer, in silence and in all.
+const LINGER_SILENT: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(10);
 
 /// A request's body: as it was read, and as the operator's rules changed it.
 #[derive(Default)]
@@ -77,8 +80,7 @@ fn too_large(limits: &Limits) -> Reject {
 /// # Errors
 /// `body_too_large`, `request_timeout`, or `invalid_request` when the client breaks off.
 pub async fn read(client: &mut ServerSession, limits: &Limits) -> Verdict<Bytes> {
-    let continues = client.req_header().headers.get(header::EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if continues {
+    if waits_for_continue(client) {
         // Pingora never answers this for us.
         client.write_continue_response().await.map_err(|e| Reject::new(Code::InvalidRequest, "the client went away").because(e))?;
     }
@@ -109,25 +111,43 @@ async fn gather(client: &mut ServerSession, limits: &Limits) -> Verdict<Bytes> {
     Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
-/// Reads on a little before a refusal is written. An unread body closes an H1 connection and shows as a stream error
-/// on H2, so the client would never see why it was refused.
+/// Reads on a little before a refusal is written: what is read to its end keeps the connection.
 pub async fn drain(client: &mut ServerSession) {
-    let read = async {
-        let mut drained = 0;
-        loop {
-            match client.read_request_body().await {
-                Ok(Some(chunk)) => drained += chunk.len(),
-                Ok(None) => return true,
-                // What follows a broken framing is not the next request, whatever it looks like.
-                Err(_) => return false,
-            }
-            if drained > DRAIN {
-                return false;
-            }
-        }
-    };
-    let whole = tokio::time::timeout(DRAIN_TIME, read).await.unwrap_or(false);
+    let whole = tokio::time::timeout(DRAIN_TIME, discard(client, DRAIN)).await.unwrap_or(false);
     if !whole {
         client.set_keepalive(None);
     }
+}
+
+/// Listens on to a client that has its answer and is still sending. Closing on unread bytes resets the connection, and
+/// the reset may overtake the answer: the client would never see why it was refused (RFC 9112 §9.6; what nginx calls
+/// `lingering_close`).
+pub async fn linger(client: &mut ServerSession) {
+    // Who waits for `100 Continue` sends nothing more.
+    if client.is_body_done() || client.response_written().is_none() || waits_for_continue(client) {
+        return;
+    }
+    let _ = tokio::time::timeout(LINGER, async {
+        while matches!(tokio::time::timeout(LINGER_SILENT, client.read_request_body()).await, Ok(Ok(Some(_)))) {}
+    })
+    .await;
+}
+
+/// Whether the client sends its body only when told to (RFC 9110 §10.1.1).
+pub fn waits_for_continue(client: &ServerSession) -> bool {
+    client.req_header().headers.get(header::EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Reads at most so many bytes; whether that was all there is.
+async fn discard(client: &mut ServerSession, most: usize) -> bool {
+    let mut discarded = 0;
+    while discarded <= most {
+        match client.read_request_body().await {
+            Ok(Some(chunk)) => discarded += chunk.len(),
+            Ok(None) => return true,
+            // What follows a broken framing is not the next request, whatever it looks like.
+            Err(_) => return false,
+        }
+    }
+    false
 }

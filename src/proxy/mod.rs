@@ -106,6 +106,8 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         record::write(&self.state, session.as_downstream(), ctx, error);
+        // Last, so that it counts for nobody's latency.
+        body::linger(session.as_downstream_mut()).await;
     }
 }
 

@@ -61,7 +61,7 @@ pub fn left() -> Box<Error> {
 /// When the client is gone.
 pub async fn refuse(client: &mut ServerSession, ctx: &mut Ctx, reject: &Reject, body: &[u8]) -> Result<()> {
     // A client that waits for `100 Continue` sends no body now, and one that was read needs no draining.
-    if client.req_header().headers.contains_key(header::EXPECT) && !client.is_body_done() {
+    if super::body::waits_for_continue(client) && !client.is_body_done() {
         client.set_keepalive(None);
     } else {
         super::body::drain(client).await;

@@ -2,9 +2,12 @@
 
 use serde_json::{Value, json};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
 use crate::support::gateway::{Gateway, server};
 use crate::support::stub::Stub;
-use crate::support::{client, http};
+use crate::support::{PATIENCE, client, http};
 
 const LIMIT: usize = 4 << 20;
 
@@ -74,4 +77,32 @@ async fn every_size_over_http_1_and_h2c_and_tls() {
     let tls = crate::listeners::address(&mut gateway, "listening on https://").await;
     let over_tls = client(reqwest::Client::builder().tls_certs_only([pair.root.clone()]));
     sizes(&over_tls, &format!("https://localhost:{}", tls.rsplit_once(':').expect("a port").1)).await;
+}
+
+/// A client that writes all it has before it reads still learns why it was refused: no reset overtakes the answer.
+#[tokio::test]
+async fn who_sends_on_after_a_refusal_reads_it_all_the_same() {
+    let stub = Stub::start().await;
+    let gateway = Gateway::start(&format!("{}backends:\n{}", server(""), stub.backend("one", ""))).await;
+    // More than the buffers of both sockets hold.
+    let size = 32 << 20;
+    let head = "POST /api/mcp/stub HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    for frame in [format!("Content-Length: {size}\r\n\r\n"), format!("Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n")] {
+        let mut socket = TcpStream::connect(gateway.url.trim_start_matches("http://")).await.expect("a connection");
+        socket.write_all(format!("{head}{frame}").as_bytes()).await.expect("the head is sent");
+        for _ in 0..32 {
+            socket.write_all(&vec![b' '; size / 32]).await.expect("the body is taken");
+        }
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, async {
+            while !String::from_utf8_lossy(&answer).contains("body_too_large") {
+                if socket.read_buf(&mut answer).await.expect("no reset") == 0 {
+                    break;
+                }
+            }
+        });
+        ended.await.expect("an answer in time");
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 413 ") && text.contains("body_too_large"), "{text}");
+    }
 }
