@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -63,7 +63,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// For requests of clients.
     pub client: Client,
-    /// For questions of our own; used by the background service only.
+    /// For questions of our own; used by the background service only, since connections belong to the runtime that made
+    /// them.
     pub probes: Arc<Client>,
     pub sealer: Sealer,
     /// The look before the door (`server.limits.requests_per_ip`).
@@ -76,6 +77,13 @@ pub struct Shared {
     pub reload: mpsc::Sender<Reload>,
     /// What the binary adds.
     pub extensions: Extensions,
+}
+
+impl Shared {
+    /// What asks upstream: for callers, or in the background service.
+    pub fn client(&self, in_background: bool) -> &Client {
+        if in_background { &self.probes } else { &self.client }
+    }
 }
 
 /// A wish to reload, and where to tell how it went.
@@ -111,6 +119,7 @@ impl State {
         let config = with_backends(&configured, &merged);
         let upstream = Upstream::build(&config, &merged.sources, None, &shared.metrics, &shared.probes)?;
         shared.discovery.serve(&merged);
+        shared.life.set_warm(!config.cache.iter().flat_map(|cache| &cache.warm).any(|warm| warm.before_ready));
         let snapshot = Snapshot {
             revision: 1,
             configured,
@@ -234,11 +243,13 @@ pub enum Phase {
 pub struct Life {
     phase: watch::Sender<Phase>,
     in_flight: AtomicUsize,
+    /// What is to be asked before traffic comes was asked (`cache.warm[].before_ready`).
+    is_warm: AtomicBool,
 }
 
 impl Default for Life {
     fn default() -> Self {
-        Self { phase: watch::Sender::new(Phase::Serving), in_flight: AtomicUsize::new(0) }
+        Self { phase: watch::Sender::new(Phase::Serving), in_flight: AtomicUsize::new(0), is_warm: AtomicBool::new(true) }
     }
 }
 
@@ -249,6 +260,14 @@ impl Life {
 
     pub fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);
+    }
+
+    pub fn is_warm(&self) -> bool {
+        self.is_warm.load(Ordering::Relaxed)
+    }
+
+    pub fn set_warm(&self, is_warm: bool) {
+        self.is_warm.store(is_warm, Ordering::Relaxed);
     }
 
     /// Completes when streams must end.

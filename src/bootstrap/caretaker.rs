@@ -19,6 +19,7 @@ use crate::auth::Auth;
 use crate::config::identity::KeyStore;
 use crate::config::{Config, Source, Tls};
 use crate::egress::Client;
+use crate::proxy::cached;
 use crate::snapshot::{Reload, State};
 use crate::upstream::backend::Backend;
 use crate::upstream::{self, discovery};
@@ -247,7 +248,11 @@ impl Tending {
         }
         let cache = snapshot.cache.as_ref().map(|cache| Arc::as_ptr(cache).addr());
         if self.cache.as_ref().map(|(known, _)| *known) != cache {
-            let task = snapshot.cache.clone().map(|cache| (Arc::as_ptr(&cache).addr(), tokio::spawn(cache.tend()).abort_handle()));
+            let task = snapshot.cache.clone().map(|cache| {
+                let warming = cached::warm::tend(Arc::clone(state), Arc::clone(&cache));
+                let tending = Arc::clone(&cache).tend();
+                (Arc::as_ptr(&cache).addr(), tokio::spawn(async { tokio::join!(tending, warming) }).abort_handle())
+            });
             if let Some((_, old)) = std::mem::replace(&mut self.cache, task) {
                 old.abort();
             }

@@ -22,6 +22,8 @@ pub struct Fill {
     began: Instant,
     /// What can be given where asking fails.
     stale: Option<Arc<Entry>>,
+    /// Whether it is asked ahead of time, so that what is about to end elsewhere is no answer.
+    is_ahead: bool,
     /// The number that the answer carries in the shared store; `None` if it is not to go there.
     epoch: Option<Epoch>,
 }
@@ -38,7 +40,11 @@ pub enum Elsewhere {
 impl Fill {
     pub(super) fn new(cache: &Arc<Cache>, wish: &Arc<Wish>, turn: Turn, stale: Option<Arc<Entry>>) -> Self {
         let asked = cache.kept.marks.now();
-        Self { cache: Arc::clone(cache), wish: Arc::clone(wish), turn, asked, began: Instant::now(), stale, epoch: None }
+        Self { cache: Arc::clone(cache), wish: Arc::clone(wish), turn, asked, began: Instant::now(), stale, is_ahead: false, epoch: None }
+    }
+
+    pub(super) fn ahead(self) -> Self {
+        Self { is_ahead: true, ..self }
     }
 
     /// Sees whether somebody waits for the answer, so that it must come even if who asked has gone.
@@ -51,7 +57,7 @@ impl Fill {
         let Some(tier) = &self.cache.kept.tier else { return Elsewhere::Nothing(self) };
         let Some(known) = tier.look(self.turn.key(), &self.wish, self.asked).await else { return Elsewhere::Nothing(self) };
         match known.slot {
-            Some(Slot::Kept(entry)) if entry.left().is_some() && self.wish.counts(&entry) => {
+            Some(Slot::Kept(entry)) if self.lasts(&entry) && self.wish.counts(&entry) => {
                 self.cache.kept.memory.put(self.turn.key().clone(), Slot::Kept(Arc::clone(&entry)));
                 self.turn.settle(Settled::Kept(Arc::clone(&entry)));
                 Elsewhere::Kept(entry)
@@ -66,6 +72,10 @@ impl Fill {
                 Elsewhere::Nothing(self)
             }
         }
+    }
+
+    fn lasts(&self, entry: &Entry) -> bool {
+        if self.is_ahead { !entry.is_ending() } else { entry.left().is_some() }
     }
 
     /// Takes the answer of a backend, keeps it if it may be kept, and tells whoever waits; whether it is kept.

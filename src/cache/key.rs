@@ -145,9 +145,10 @@ fn params(out: &mut String, asked: &Asked<'_>) -> Option<()> {
 fn told(out: &mut String, headers: &HeaderMap) {
     let mut told: Vec<_> = headers
         .iter()
-        .filter(|(name, _)| {
-            let name = name.as_str();
-            (name.starts_with("mcp-") && name != "mcp-session-id") || name == "accept-language"
+        .filter(|(name, value)| match name.as_str() {
+            // Any language is what is asked for where none is named.
+            "accept-language" => value.as_bytes() != b"*",
+            name => name.starts_with("mcp-") && name != "mcp-session-id",
         })
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
         .collect();

@@ -17,6 +17,9 @@ use crate::observe::cache::CacheMeter;
 /// up. Measured as resident memory over 100,000 entries of 20 and of 300 bytes and 20,000 of 3,000: 679, 669 and 649.
 const OVERHEAD: usize = 670;
 
+/// Answers given within an entry's time that make it a hot one.
+const HOT: u64 = 3;
+
 /// An answer as its server gave it, before anything was left out or changed for a caller.
 pub struct Entry {
     pub server: Arc<str>,
@@ -58,6 +61,16 @@ impl Entry {
         let rest = self.result.strip_prefix('{').unwrap_or("}");
         let comma = if rest.trim_start().starts_with('}') { "" } else { "," };
         format!("{{\"ttlMs\":{left}{comma}{rest}")
+    }
+
+    /// Whether less than a tenth of its time is left.
+    pub fn is_ending(&self) -> bool {
+        self.left().is_none_or(|left| left < self.ttl / 10)
+    }
+
+    /// Whether it is asked for often enough to be asked for anew ahead of time.
+    pub fn is_hot(&self) -> bool {
+        self.hits.load(Ordering::Relaxed) >= HOT
     }
 
     /// The name of its method.

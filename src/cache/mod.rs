@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
+use tokio::sync::Notify;
 
 use self::fill::Elsewhere;
 pub use self::fill::Fill;
@@ -110,6 +111,7 @@ struct Kept {
     tier: Option<Tier>,
     marks: Marks,
     flights: Arc<Flights>,
+    voided: Notify,
 }
 
 /// A question that may be answered from the cache.
@@ -155,7 +157,13 @@ impl Wish {
 impl Kept {
     fn new(conf: &config::cache::Cache, store: Option<&config::Redis>, meter: &Arc<CacheMeter>) -> Result<Self, String> {
         let tier = store.map(Redis::new).transpose()?.map(|redis| Tier::new(redis, conf, meter));
-        Ok(Self { memory: Memory::new(conf.memory, conf.stays(), meter), tier, marks: Marks::default(), flights: Arc::default() })
+        Ok(Self {
+            memory: Memory::new(conf.memory, conf.stays(), meter),
+            tier,
+            marks: Marks::default(),
+            flights: Arc::default(),
+            voided: Notify::new(),
+        })
     }
 }
 
@@ -269,6 +277,28 @@ impl Cache {
         Step::Pass(Bypass::Uncacheable)
     }
 
+    /// The turn to ask ahead of everybody; `None` while an answer is kept for all that lasts, is known to be none that is, or
+    /// somebody asks.
+    pub fn want(self: &Arc<Self>, wish: &Arc<Wish>) -> Option<Fill> {
+        let settled = match self.kept.memory.find(&wish.first) {
+            Some(Slot::Kept(entry)) => wish.counts(&entry) && !entry.is_ending(),
+            Some(Slot::Private(_) | Slot::Passed) => true,
+            None => false,
+        };
+        let turn = (!settled).then(|| self.kept.flights.try_join(&wish.first)).flatten()?;
+        Some(Fill::new(self, wish, turn, None).ahead())
+    }
+
+    /// Whether an answer is kept for everybody the question stands for.
+    pub fn keeps(&self, wish: &Wish) -> bool {
+        self.kept.memory.entry(&wish.first, &wish.mark).is_some_and(|entry| entry.left().is_some())
+    }
+
+    /// Completes when something was declared void.
+    pub async fn voided(&self) {
+        self.kept.voided.notified().await;
+    }
+
     /// An entry as an answer, or what of it is left for where asking fails.
     fn usable(self: &Arc<Self>, wish: &Arc<Wish>, key: &Key, entry: Arc<Entry>) -> Result<Hit, Option<Arc<Entry>>> {
         if !wish.counts(&entry) {
@@ -276,7 +306,9 @@ impl Cache {
             return Err(None);
         }
         if entry.left().is_some() {
-            return Ok(Hit { entry, is_stale: false, renew: None });
+            let ahead = self.conf.refresh_ahead && entry.is_ending() && entry.is_hot();
+            let turn = ahead.then(|| self.kept.flights.try_join(key)).flatten();
+            return Ok(Hit { entry, is_stale: false, renew: turn.map(|turn| Fill::new(self, wish, turn, None).ahead()) });
         }
         let over = entry.age().saturating_sub(entry.ttl);
         if over < self.conf.stale.while_revalidate.0 {
@@ -295,6 +327,7 @@ impl Cache {
         let methods: Vec<&'static Method> = METHODS.iter().filter(|row| rules::may_keep(row) && which(row)).collect();
         self.kept.marks.void(server, which, name);
         self.meter.invalidations.inc();
+        self.kept.voided.notify_one();
         self.tell(server, methods, name);
     }
 
@@ -352,4 +385,75 @@ fn refuses(headers: &HeaderMap) -> bool {
         let directive = directive.trim();
         ["no-cache", "no-store"].iter().any(|word| directive.eq_ignore_ascii_case(word))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use super::key::{Asked, Form};
+    use super::*;
+    use crate::mcp::members::Members;
+    use crate::mcp::method;
+    use crate::principal::{Identity, Principal, Way};
+
+    fn cache(more: &str) -> Arc<Cache> {
+        let text = format!("backends: [{{ name: a, url: 'http://a' }}]\ncache:\n  enabled: true\n{more}");
+        let config = crate::config::parse("", &text, &|_| None).unwrap();
+        Cache::build(&config, None, &Metrics::new()).unwrap().unwrap()
+    }
+
+    /// An answer that was kept so long ago, of a minute's time, and given so often.
+    async fn ask(cache: &Arc<Cache>, age: Duration, hits: u64) -> Step {
+        let principal = Principal::new(Way::Anonymous, Identity::default());
+        let params = Members::default();
+        let asked = Asked {
+            form: Form::One,
+            server: "files",
+            method: method::find("tools/list").unwrap(),
+            name: None,
+            params: &params,
+            principal: &principal,
+            on_behalf: false,
+            among: None,
+            added: &[],
+            headers: &HeaderMap::new(),
+        };
+        let wish = Arc::new(cache.wish(&asked, &"files".into()).ok().unwrap().unwrap());
+        let entry = Entry {
+            server: "files".into(),
+            method: wish.method,
+            name: None,
+            backend: "a".into(),
+            result: "{}".into(),
+            is_hinted: true,
+            is_private: false,
+            asked: cache.kept.marks.now(),
+            kept: Instant::now().checked_sub(age).unwrap(),
+            ttl: Duration::from_secs(60),
+            hits: hits.into(),
+        };
+        cache.kept.memory.put(wish.first.clone(), Slot::Kept(Arc::new(entry)));
+        let step = cache.look(&wish, Instant::now() + Duration::from_secs(5)).await;
+        if let Step::Hit(hit) = &step {
+            assert_eq!(hit.entry.hits.load(Ordering::Relaxed), hits + 1);
+        }
+        step
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_often_is_asked_for_anew_shortly_before_its_time_is_over() {
+        let fresh = |step: &Step| matches!(step, Step::Hit(hit) if !hit.is_stale);
+        let renews = |step: &Step| matches!(step, Step::Hit(hit) if hit.renew.is_some());
+        let (on, off) = (cache(""), cache("  refresh_ahead: false\n"));
+        for (cache, age, hits, expected) in [(&on, 50, 9, false), (&on, 57, 1, false), (&on, 57, 9, true), (&off, 57, 9, false)] {
+            let step = ask(cache, Duration::from_secs(age), hits).await;
+            assert!(fresh(&step), "{age} {hits}");
+            assert_eq!(renews(&step), expected, "{age} {hits}");
+        }
+        let renewing = ask(&on, Duration::from_secs(57), 9).await;
+        assert!(!renews(&ask(&on, Duration::from_secs(57), 9).await), "one at a time");
+        drop(renewing);
+    }
 }

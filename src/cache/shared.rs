@@ -274,5 +274,6 @@ impl Cache {
             return;
         };
         self.kept.marks.void(told.server.as_deref(), |row| told.methods.iter().any(|method| method == row.mcp), told.name.as_deref());
+        self.kept.voided.notify_one();
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::reader::Section;
+use super::transform::json;
 use super::{Timespan, roles};
 
 /// The methods whose answers can be kept, beside tool calls; `prompts/get` only where a rule says so.
@@ -25,12 +26,33 @@ pub struct Cache {
     pub redis: Option<Shared>,
     /// Whether answers within the sessions of native legacy clients are kept and shared like others.
     pub sessions: bool,
+    /// Whether what is asked for often is asked for anew before its time is over.
+    pub refresh_ahead: bool,
     /// Whether a call of a tool that may write drops what was kept of its server's reads and calls.
     pub invalidate_on_write: bool,
     /// The first that matches a list, read or prompt says for whom and how long it is kept.
     pub methods: Vec<Rule>,
     /// The only tool calls that are kept.
     pub tools: Vec<Rule>,
+    /// What is asked for before anybody does, and kept as fresh as it can be.
+    pub warm: Vec<Warm>,
+}
+
+/// A question to be answered from the cache at any time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Warm {
+    /// A glob.
+    pub server: String,
+    /// Of MCP.
+    pub method: String,
+    /// A JSON object.
+    pub params: String,
+    /// The tenant whose callers are answered; `None`: those of no tenant.
+    pub tenant: Option<String>,
+    /// What native clients declare that are answered: a JSON object.
+    pub capabilities: String,
+    /// Whether no traffic is asked for (`/ready`) until it was tried.
+    pub before_ready: bool,
 }
 
 impl Cache {
@@ -80,7 +102,6 @@ pub enum Vary {
 /// Reads `cache:`; `None` where it is not switched on.
 pub(super) fn cache(root: &Section<'_>) -> Option<Cache> {
     let section = root.section("cache");
-    section.not_yet(&["warm"]);
     let redis = section.bool("redis").unwrap_or(false);
     let compression = section.choice("compression", &[("zstd", true), ("none", false)]);
     if compression.is_some() && !redis {
@@ -98,15 +119,20 @@ pub(super) fn cache(root: &Section<'_>) -> Option<Cache> {
         stale: Stale { while_revalidate: span(&stale, "while_revalidate", 30), if_error: span(&stale, "if_error", 300) },
         redis: redis.then_some(Shared { compression: compression.unwrap_or(true) }),
         sessions: section.bool("sessions").unwrap_or(false),
+        refresh_ahead: section.bool("refresh_ahead").unwrap_or(true),
         invalidate_on_write: section.bool("invalidate_on_write").unwrap_or(true),
         methods: section.sections("methods").iter().map(|section| rule(section, "method", method)).collect(),
         tools: section.sections("tools").iter().map(|section| rule(section, "tool", roles::glob)).collect(),
+        warm: section.sections("warm").iter().map(warm).collect(),
     };
     if cache.memory < 1 << 20 {
         section.problem("memory", "less than 1MiB keeps next to nothing");
     }
     if cache.max_entry > cache.memory / 4 {
         section.problem("max_entry", "more than a quarter of memory");
+    }
+    for (at, warm) in cache.warm.iter().enumerate().filter(|(_, warm)| !may_warm(&cache, warm)) {
+        section.problem(&format!("warm[{at}].method"), format!("{} is kept only where a rule of cache says so", warm.method));
     }
     stale.finish();
     section.finish();
@@ -129,6 +155,60 @@ fn rule(section: &Section<'_>, what: &'static str, read: impl Fn(&str) -> Result
     };
     section.finish();
     rule
+}
+
+/// Members that only some methods have, and need.
+const NEEDED: &[(&str, &str)] = &[("resources/read", "uri"), ("prompts/get", "name"), ("tools/call", "name")];
+
+fn warm(section: &Section<'_>) -> Warm {
+    let object = |key| match section.value(key) {
+        Some(value) if value.is_mapping() => json(value).map_err(|message| section.problem(key, message)).unwrap_or_default(),
+        None => "{}".to_owned(),
+        Some(_) => {
+            section.problem(key, "expected a mapping");
+            String::new()
+        }
+    };
+    if !section.has("method") {
+        section.problem("method", "missing");
+    }
+    let warm = Warm {
+        server: section.parse("server", roles::glob).unwrap_or_else(|| "*".to_owned()),
+        method: section.parse("method", asked).unwrap_or_default(),
+        params: object("params"),
+        tenant: section.string("tenant"),
+        capabilities: object("capabilities"),
+        before_ready: section.bool("before_ready").unwrap_or(false),
+    };
+    for (_, member) in NEEDED.iter().filter(|(method, _)| *method == warm.method) {
+        if section.value("params").is_none_or(|params| params.get(*member).and_then(serde_yaml::Value::as_str).is_none()) {
+            section.problem("params", format!("{} needs params.{member}", warm.method));
+        }
+    }
+    section.finish();
+    warm
+}
+
+/// Whether a rule is about what is kept only where one is.
+fn may_warm(cache: &Cache, warm: &Warm) -> bool {
+    let about = |rules: &[Rule], what: &str| {
+        rules.iter().any(|rule| globset::Glob::new(&rule.what).is_ok_and(|glob| glob.compile_matcher().is_match(what)))
+    };
+    let params: serde_json::Value = serde_json::from_str(&warm.params).unwrap_or_default();
+    match warm.method.as_str() {
+        "tools/call" => params["name"].as_str().is_none_or(|tool| about(&cache.tools, tool)),
+        "prompts/get" => about(&cache.methods, "prompts/get"),
+        _ => true,
+    }
+}
+
+/// A method that can be asked ahead.
+fn asked(text: &str) -> Result<String, String> {
+    if METHODS.contains(&text) || text == "tools/call" {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is none of {}, tools/call", METHODS.join(", ")))
+    }
 }
 
 /// A glob over the methods that can be kept.

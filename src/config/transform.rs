@@ -189,7 +189,7 @@ fn path(text: &str) -> Result<Vec<String>, String> {
 }
 
 /// The JSON text of a YAML value.
-fn json(value: &Value) -> Result<String, String> {
+pub(super) fn json(value: &Value) -> Result<String, String> {
     match value {
         Value::Tagged(_) => Err("a tagged value is not known in JSON".to_owned()),
         Value::Number(number) if number.as_f64().is_some_and(|n| !n.is_finite()) => Err(format!("`{number}` is not known in JSON")),

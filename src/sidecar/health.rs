@@ -48,12 +48,14 @@ struct Ready {
     reason: Option<&'static str>,
 }
 
-/// Readiness: configuration loaded, a backend healthy, not draining.
+/// Readiness: configuration loaded, a backend healthy, what is to be kept before traffic comes asked for, not draining.
 pub fn ready(state: &State, snapshot: &Snapshot) -> Page {
     let reason = if state.shared.life.phase() > Phase::Serving {
         Some("draining")
     } else if healthy(snapshot) == 0 {
         Some("no healthy backend")
+    } else if !state.shared.life.is_warm() {
+        Some("the cache is being warmed")
     } else {
         None
     };

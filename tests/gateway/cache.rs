@@ -5,6 +5,7 @@ mod isolation;
 mod keeping;
 mod replicas;
 mod voids;
+mod warming;
 
 use reqwest::{Client, Response};
 use serde_json::{Value, json};

@@ -11,7 +11,7 @@ use crate::support::{eventually, http, root};
 async fn check_tells_every_problem_with_its_line_or_ok() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = dir.path().join("g.yaml");
-    std::fs::write(&path, "server:\n  lisen: 0.0.0.0:80\nbackends:\n  - name: a\n    url: ftp://x\n    weight: many\ncache:\n  warm: []\n")
+    std::fs::write(&path, "server:\n  lisen: 0.0.0.0:80\nbackends:\n  - name: a\n    url: ftp://x\n    weight: many\n    command: [x]\n")
         .expect("writable");
     let output = command().arg("check").arg("--config").arg(&path).output().await.expect("runs");
     assert_eq!(output.status.code(), Some(2));
@@ -20,7 +20,7 @@ async fn check_tells_every_problem_with_its_line_or_ok() {
         "g.yaml:2: server.lisen: unknown key `lisen`; did you mean `listen`?",
         "g.yaml:5: backends[0].url: `ftp://x` is not an http:// or https:// URL",
         "g.yaml:6: backends[0].weight: `many` is not a whole number from 1 to 10000",
-        "g.yaml:8: cache.warm: not supported yet",
+        "g.yaml:7: backends[0].command: not supported yet",
         "4 problem(s)",
     ] {
         assert!(said.contains(expected), "{expected} in\n{said}");

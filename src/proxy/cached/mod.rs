@@ -1,9 +1,11 @@
 //! Where the lanes meet the cache: it is asked once a request was judged, before a backend is. `rest` and `native` are what
-//! the lanes do with what it says, `serve` is a native request from end to end.
+//! the lanes do with what it says, `serve` is a native request from end to end, `warm`
+//! asks before anybody does.
 
 pub mod native;
 pub mod rest;
 pub mod serve;
+pub mod warm;
 
 use std::time::Duration;
 

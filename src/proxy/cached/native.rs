@@ -99,7 +99,7 @@ pub async fn look(ctx: &mut Ctx, cache: &Arc<Cache>, headers: &HeaderMap, plan: 
     }
 }
 
-fn wish<'p>(ctx: &mut Ctx, cache: &Cache, headers: &HeaderMap, plan: &'p Native<'_>) -> Option<(Wish, &'p RawValue)> {
+pub(super) fn wish<'p>(ctx: &mut Ctx, cache: &Cache, headers: &HeaderMap, plan: &'p Native<'_>) -> Option<(Wish, &'p RawValue)> {
     let call = plan.call.as_ref()?;
     let method = method::find(&call.method)?;
     let asking: Asking<'p> = serde_json::from_slice(&plan.body).ok()?;
@@ -250,8 +250,8 @@ fn result(message: &[u8], id: &RawValue) -> Option<String> {
     Some(result.get().to_owned())
 }
 
-/// Everything to ask the same again when its caller has been answered.
-struct Renewal {
+/// Everything to ask the same again when its caller has been answered, or before anybody asks.
+pub(super) struct Renewal {
     state: Arc<State>,
     pool: Arc<Pool>,
     lines: Vec<u8>,
@@ -264,10 +264,11 @@ struct Renewal {
     cache: Option<Arc<Cache>>,
     request_id: HeaderValue,
     traceparent: HeaderValue,
+    in_background: bool,
 }
 
 impl Renewal {
-    fn of(ctx: &Ctx, headers: &HeaderMap, plan: &Native<'_>) -> Self {
+    pub(super) fn of(ctx: &Ctx, headers: &HeaderMap, plan: &Native<'_>) -> Self {
         Self {
             state: Arc::clone(ctx.state()),
             pool: Arc::clone(&plan.pool),
@@ -280,10 +281,16 @@ impl Renewal {
             cache: ctx.snapshot.cache.clone(),
             request_id: ctx.arrival.request_id.clone(),
             traceparent: ctx.arrival.traceparent.clone(),
+            in_background: false,
         }
     }
 
-    async fn run(self, fill: Fill) {
+    /// Asked by the background service, over its own connections.
+    pub(super) fn in_background(self) -> Self {
+        Self { in_background: true, ..self }
+    }
+
+    pub(super) async fn run(self, fill: Fill) {
         let payload = Payload::read(&self.body).ok();
         let call = payload.as_ref().and_then(Payload::one).and_then(Message::call);
         let (Some(call), Some(cache)) = (&call, &self.cache) else { return };
@@ -302,7 +309,7 @@ impl Renewal {
             span: Span { began: Instant::now(), most: self.most },
         };
         let Elsewhere::Nothing(fill) = fill.elsewhere().await else { return };
-        let Ok(mut opened) = native.open(&self.state.shared.client).await else { return };
+        let Ok(mut opened) = native.open(self.state.shared.client(self.in_background)).await else { return };
         if opened.incoming.status().is_server_error() {
             return;
         }

@@ -36,20 +36,7 @@ pub async fn run(
     witness: &OnceLock<Witness>,
 ) -> Answered {
     let Some(cache) = &ctx.snapshot.cache else { return (ask(&call).await, None) };
-    let added = course.map_or(&[][..], |course| course.upstream.set.as_slice());
-    let asked = Asked {
-        form: if call.request.method.paged && call.form == rest::Form::V1 { Form::Whole } else { Form::One },
-        server: &plan.pool.server,
-        method: call.request.method,
-        name: call.request.name(),
-        params: &call.request.params,
-        principal: &plan.principal,
-        on_behalf: plan.token.is_some(),
-        among: call.choice.and_then(|choice| choice.among.as_ref()),
-        added,
-        headers,
-    };
-    match cache.wish(&asked, &plan.pool.server) {
+    match cache.wish(&asked(plan, call.request, course, headers), &plan.pool.server) {
         Ok(None) => (ask(&call).await, None),
         Err(why) => (ask(&call).await, Some(Cached::bypass(why))),
         Ok(Some(_)) if call.notices.is_some() => {
@@ -57,6 +44,22 @@ pub async fn run(
             (ask(&call).await, Some(Cached::bypass(Bypass::Progress)))
         }
         Ok(Some(wish)) => Box::pin(looked(ctx, plan, course, cache, Arc::new(wish), call, witness)).await,
+    }
+}
+
+/// A request as the cache knows it.
+pub(super) fn asked<'a>(plan: &'a Rest<'_>, request: &'a Request<'a>, course: Option<&'a Course>, headers: &'a HeaderMap) -> Asked<'a> {
+    Asked {
+        form: if request.method.paged && plan.form == rest::Form::V1 { Form::Whole } else { Form::One },
+        server: &plan.pool.server,
+        method: request.method,
+        name: request.name(),
+        params: &request.params,
+        principal: &plan.principal,
+        on_behalf: plan.token.is_some(),
+        among: course.and_then(|course| course.choice.as_ref()?.among.as_ref()),
+        added: course.map_or(&[][..], |course| course.upstream.set.as_slice()),
+        headers,
     }
 }
 
@@ -127,8 +130,8 @@ fn kept(done: &Done, fill: Fill) -> bool {
     false
 }
 
-/// Everything to ask the same again when its caller has been answered.
-struct Renewal {
+/// Everything to ask the same again when its caller has been answered, or before anybody asks.
+pub(super) struct Renewal {
     state: Arc<State>,
     snapshot: Arc<Snapshot>,
     pool: Arc<Pool>,
@@ -140,10 +143,11 @@ struct Renewal {
     body: String,
     request_id: HeaderValue,
     traceparent: HeaderValue,
+    in_background: bool,
 }
 
 impl Renewal {
-    fn of(ctx: &Ctx, plan: &Rest<'_>, course: Option<&Course>, request: &Request<'_>) -> Self {
+    pub(super) fn of(ctx: &Ctx, plan: &Rest<'_>, course: Option<&Course>, request: &Request<'_>) -> Self {
         Self {
             state: Arc::clone(ctx.state()),
             snapshot: Arc::clone(&ctx.snapshot),
@@ -156,10 +160,16 @@ impl Renewal {
             body: format!(r#"{{"method":"{}","params":{}}}"#, request.method.mcp, request.params.written()),
             request_id: ctx.arrival.request_id.clone(),
             traceparent: ctx.arrival.traceparent.clone(),
+            in_background: false,
         }
     }
 
-    async fn run(self, fill: Fill) {
+    /// Asked by the background service, over its own connections.
+    pub(super) fn in_background(self) -> Self {
+        Self { in_background: true, ..self }
+    }
+
+    pub(super) async fn run(self, fill: Fill) {
         // It was read before.
         let Ok(Payload::One(request)) = Payload::read(self.body.as_bytes()) else { return };
         let Elsewhere::Nothing(fill) = fill.elsewhere().await else { return };
@@ -176,7 +186,7 @@ impl Renewal {
     fn call<'c>(&'c self, request: &'c Request<'c>) -> Call<'c> {
         let course = self.course.as_ref();
         Call {
-            client: &self.state.shared.client,
+            client: self.state.shared.client(self.in_background),
             snapshot: &self.snapshot,
             pool: &self.pool,
             request,
