@@ -19,6 +19,7 @@ use crate::auth::Auth;
 use crate::config::identity::KeyStore;
 use crate::config::{Config, Source, Tls};
 use crate::egress::Client;
+use crate::exchange;
 use crate::proxy::cached;
 use crate::snapshot::{Reload, State};
 use crate::upstream::backend::Backend;
@@ -193,6 +194,7 @@ struct Tending {
     keys: KeyTending,
     limits: Option<(usize, AbortHandle)>,
     cache: Option<(usize, AbortHandle)>,
+    hearing: Option<AbortHandle>,
     discovery: discovery::Tending,
 }
 
@@ -257,6 +259,8 @@ impl Tending {
                 old.abort();
             }
         }
+        // One for all configurations: each new stream begins with dropping what may have changed before.
+        self.hearing.get_or_insert_with(|| tokio::spawn(exchange::hear::tend(Arc::clone(state))).abort_handle());
         let shared = &state.shared;
         self.discovery.follow(&snapshot.configured, &shared.discovery, &shared.probes, &shared.metrics);
         for backend in &snapshot.upstream.backends {

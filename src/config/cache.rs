@@ -14,6 +14,7 @@ pub const METHODS: &[&str] =
 
 /// The response cache; there is none unless it is switched on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct Cache {
     /// How long answers of legacy servers are fresh, which say nothing about it themselves.
     pub ttl: Timespan,
@@ -28,6 +29,8 @@ pub struct Cache {
     pub sessions: bool,
     /// Whether what is asked for often is asked for anew before its time is over.
     pub refresh_ahead: bool,
+    /// Whether servers are listened to for changes of their lists.
+    pub listen: bool,
     /// Whether a call of a tool that may write drops what was kept of its server's reads and calls.
     pub invalidate_on_write: bool,
     /// The first that matches a list, read or prompt says for whom and how long it is kept.
@@ -120,6 +123,7 @@ pub(super) fn cache(root: &Section<'_>) -> Option<Cache> {
         redis: redis.then_some(Shared { compression: compression.unwrap_or(true) }),
         sessions: section.bool("sessions").unwrap_or(false),
         refresh_ahead: section.bool("refresh_ahead").unwrap_or(true),
+        listen: section.bool("listen").unwrap_or(true),
         invalidate_on_write: section.bool("invalidate_on_write").unwrap_or(true),
         methods: section.sections("methods").iter().map(|section| rule(section, "method", method)).collect(),
         tools: section.sections("tools").iter().map(|section| rule(section, "tool", roles::glob)).collect(),

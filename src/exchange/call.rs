@@ -270,6 +270,11 @@ impl Call<'_> {
     async fn ask(&self, member: &Member, target: &Arc<Target>, cursor: Option<&str>, params: &[(String, String)]) -> Result<Reply, Stop> {
         let credential = member.backend.credential(self.client, self.on_behalf).await?;
         let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era, id));
+        let heard = |message: &[u8]| {
+            if let Some(cache) = &self.snapshot.cache {
+                cache.notice(&self.pool.server, message);
+            }
+        };
         let question = Question {
             server: &self.pool.server,
             owner: self.owner,
@@ -282,6 +287,7 @@ impl Call<'_> {
             trace: Some(self.trace),
             deadline: self.deadline(&member.backend),
             notices: self.notices.clone(),
+            heard: Some(&heard),
         };
         let asked = ask::ask(self.client, &member.backend, target, &question).await;
         if matches!(asked, Err(Trouble::Refused(_))) {

@@ -1,10 +1,12 @@
 //! One upstream exchange, in the lane it needs: `call` asks an MCP server on behalf of a REST caller, `middleware` hands
 //! a REST call on to a backend that speaks REST itself, `native` opens a pass-through and `relay` carries its answer to
-//! the client; `tries` decides for both lanes which backend is asked, and which next. Everything sent upstream goes over Pingora's pooled `Connector` from inside `request_filter`: the whole
-//! body was judged before the first byte leaves, the status can follow the answer, every phase has a deadline, streams
-//! end cleanly on drain, and it costs less than Pingora's own proxy path.
+//! the client; `tries` decides for both lanes which backend is asked, and which next; `hear` listens on streams of our
+//! own. Everything sent upstream goes over Pingora's pooled `Connector` from inside `request_filter`: the whole body was
+//! judged before the first byte leaves, the status can follow the answer, every phase has a deadline, streams end cleanly
+//! on drain, and it costs less than Pingora's own proxy path.
 
 pub mod call;
+pub mod hear;
 pub mod middleware;
 pub mod native;
 pub mod relay;

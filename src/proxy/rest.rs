@@ -223,7 +223,7 @@ async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
         loop {
             tokio::select! {
                 biased;
-                Some(notice) = notices.recv() => bytes += write_notice(client, ctx, plan, &notice).await?,
+                Some(notice) = notices.recv() => bytes += write_notice(client, &notice).await?,
                 answer = &mut run => break Some(answer),
                 () = &mut closes => break Some(Err(closing())),
                 () = relay::departure(client) => break None,
@@ -235,7 +235,7 @@ async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
         return Err(left());
     };
     while let Ok(notice) = notices.try_recv() {
-        bytes += write_notice(client, ctx, plan, &notice).await?;
+        bytes += write_notice(client, &notice).await?;
     }
     record(state, ctx, plan, request, &answer);
     let last = match answer {
@@ -250,10 +250,7 @@ async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
 }
 
 /// Writes a notification as an event named after its method: `progress`, `message` (a log line), …
-async fn write_notice(client: &mut ServerSession, ctx: &Ctx, plan: &Rest<'_>, notice: &Bytes) -> Result<usize> {
-    if let Some(cache) = &ctx.snapshot.cache {
-        cache.notice(&plan.pool.server, notice);
-    }
+async fn write_notice(client: &mut ServerSession, notice: &Bytes) -> Result<usize> {
     let Ok(message) = serde_json::from_slice::<Response<'_>>(notice) else { return Ok(0) };
     let method = message.method.as_deref().unwrap_or_default();
     let name =

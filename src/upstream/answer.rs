@@ -75,7 +75,7 @@ impl Exchange<'_, '_> {
         }
     }
 
-    fn time_left(&self) -> Result<Duration, Trouble> {
+    pub(super) fn time_left(&self) -> Result<Duration, Trouble> {
         let left = self.remaining();
         if left.is_zero() { Err(Failure::TimedOut.into()) } else { Ok(left) }
     }
@@ -98,7 +98,7 @@ impl Exchange<'_, '_> {
 
     /// Goes through the events that are whole: priming events are skipped, notifications handed on, and requests of the
     /// server declined, because a server that waits for an answer nobody can give would hang forever.
-    async fn look(&self, events: &mut sse::Decoder, id: u64, manner: Manner<'_>) -> Result<Option<Bytes>, Trouble> {
+    pub(super) async fn look(&self, events: &mut sse::Decoder, id: u64, manner: Manner<'_>) -> Result<Option<Bytes>, Trouble> {
         while let Some(event) = events.event().map_err(|_| Failure::TooLarge)? {
             let data = Bytes::from(event.data);
             match serde_json::from_slice::<Response<'_>>(&data) {
@@ -113,6 +113,9 @@ impl Exchange<'_, '_> {
     }
 
     async fn notice(&self, message: Bytes) {
+        if let Some(heard) = self.question.heard {
+            heard(&message);
+        }
         if let Some(notices) = &self.question.notices {
             // The receiver goes when the caller went, and then nobody waits for the answer either.
             let _ = notices.send(message).await;

@@ -33,6 +33,9 @@ pub(super) const OPENING: Duration = Duration::from_secs(10);
 /// A name or session id of the server's own that no header can carry.
 pub(super) const UNSENDABLE: Trouble = Trouble::Protocol("a header value that cannot be sent");
 
+/// Who hears notifications, as JSON-RPC messages.
+pub type Ear<'q> = &'q (dyn Fn(&[u8]) + Sync);
+
 /// What is asked.
 pub struct Question<'q> {
     pub server: &'q str,
@@ -53,6 +56,8 @@ pub struct Question<'q> {
     pub deadline: Instant,
     /// Takes the notifications that come before the answer, as JSON-RPC messages.
     pub notices: Option<mpsc::Sender<Bytes>>,
+    /// Sees them, whether anybody takes them or not.
+    pub heard: Option<Ear<'q>>,
 }
 
 /// Whose request this is, told upstream.
@@ -184,7 +189,7 @@ pub(super) struct Exchange<'a, 'q> {
 
 impl Exchange<'_, '_> {
     /// Servers behind one endpoint share a session; another address of the same name is another endpoint.
-    fn slot(&self) -> Arc<Slot> {
+    pub(super) fn slot(&self) -> Arc<Slot> {
         self.backend.record.sessions.slot(self.target.address, self.backend.mcp_path(self.question.server), self.question.owner)
     }
 
@@ -210,7 +215,7 @@ impl Exchange<'_, '_> {
     }
 
     /// Opens a session: `initialize`, then `notifications/initialized`.
-    async fn open(&self) -> Result<Session, Trouble> {
+    pub(super) async fn open(&self) -> Result<Session, Trouble> {
         let params = format!(
             r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{}}}"#,
             mcp::LEGACY,
@@ -314,7 +319,7 @@ pub fn ending(result: &Result<Incoming<'_>, Failure>) -> Ending {
 }
 
 /// Ids of our own requests; never the client's, which may collide.
-fn next_id() -> u64 {
+pub(super) fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

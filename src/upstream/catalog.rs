@@ -155,6 +155,7 @@ pub(super) fn plain<'q>(
         trace: None,
         deadline: Instant::now() + wait,
         notices: None,
+        heard: None,
     }
 }
 

@@ -20,6 +20,7 @@ pub mod exchange;
 pub mod facts;
 mod field;
 pub mod health;
+pub mod listen;
 pub mod outlier;
 pub mod peer;
 pub mod policy;

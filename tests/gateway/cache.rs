@@ -1,6 +1,7 @@
 //! What is answered from the cache: for whom, for how long, with what around it; and what never is.
 
 mod fills;
+mod hearing;
 mod isolation;
 mod keeping;
 mod replicas;

@@ -58,6 +58,8 @@ struct Shared {
     asked: Mutex<HashMap<String, usize>>,
     held: tokio::sync::watch::Sender<bool>,
     says: tokio::sync::broadcast::Sender<String>,
+    /// Whether it tells modern clients when its lists change.
+    tells: std::sync::atomic::AtomicBool,
 }
 
 impl Shared {
@@ -75,6 +77,7 @@ impl Shared {
             asked: Mutex::default(),
             held: tokio::sync::watch::Sender::default(),
             says: tokio::sync::broadcast::Sender::new(16),
+            tells: std::sync::atomic::AtomicBool::default(),
         }
     }
 }
@@ -124,7 +127,17 @@ impl Stub {
         self.shared.asked.lock().expect("no panic while held").get(method).copied().unwrap_or_default()
     }
 
-    /// Says this on every open GET stream.
+    /// Lets modern clients subscribe to changes of its lists.
+    pub fn tell(&self) {
+        self.shared.tells.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends every open stream.
+    pub fn hush(&self) {
+        let _ = self.shared.says.send(String::new());
+    }
+
+    /// Says this on every open stream.
     pub fn say(&self, message: &Value) {
         let _ = self.shared.says.send(format!("event: message\ndata: {message}\n\n"));
     }
@@ -187,11 +200,27 @@ async fn stream(State(shared): State<Arc<Shared>>) -> Response {
     let body = Body::from_stream(futures::stream::unfold((false, says, Waiting::new(&shared)), move |(begun, mut says, waiting)| {
         let event = event.clone();
         async move {
-            let event = if begun { Bytes::from(says.recv().await.ok()?) } else { event };
+            let event = if begun { said(&mut says).await? } else { event };
             Some((Ok::<_, std::io::Error>(event), (true, says, waiting)))
         }
     }));
     ([("content-type", "text/event-stream")], body).into_response()
+}
+
+/// What is said next; nothing is the end of the stream.
+async fn said(says: &mut tokio::sync::broadcast::Receiver<String>) -> Option<Bytes> {
+    says.recv().await.ok().filter(|said| !said.is_empty()).map(Bytes::from)
+}
+
+/// The stream of a modern server that tells when its lists change.
+fn subscription(shared: &Arc<Shared>, id: &Value) -> Response {
+    let meta = json!({ "io.modelcontextprotocol/subscriptionId": id });
+    let told =
+        json!({ "jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": { "_meta": meta, "notifications": {} } });
+    let first = futures::stream::once(async move { Ok::<_, std::io::Error>(Bytes::from(format!("event: message\ndata: {told}\n\n"))) });
+    let state = (shared.says.subscribe(), Waiting::new(shared));
+    let rest = futures::stream::unfold(state, |(mut says, waiting)| async move { Some((Ok(said(&mut says).await?), (says, waiting))) });
+    ([("content-type", "text/event-stream")], Body::from_stream(futures::StreamExt::chain(first, rest))).into_response()
 }
 
 /// Counts a hanging request until its client goes.
@@ -243,6 +272,7 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
             let region = json!({ "type": "object", "properties": { "region": { "type": "string", "x-mcp-header": "Region" } } });
             json!({ "resultType": "complete", "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }, { "name": "regional", "inputSchema": region }] })
         }
+        "subscriptions/listen" if shared.tells.load(Ordering::SeqCst) => return subscription(&shared, &id),
         "tools/call" => {
             shared.calls.fetch_add(1, Ordering::SeqCst);
             let act = shared.act.lock().expect("no panic while held").clone();
