@@ -1,5 +1,6 @@
 //! What is answered from the cache: for whom, for how long, with what around it; and what never is.
 
+mod churn;
 mod fills;
 mod hearing;
 mod isolation;

@@ -80,6 +80,17 @@ pub fn echo(id: &str, size: usize, tag: &str) -> String {
     out
 }
 
+/// The whole JSON-RPC answer to `tools/list`.
+pub fn list(id: &str) -> String {
+    result(id, TOOLS)
+}
+
+/// The array of tools in it.
+pub fn tools() -> &'static str {
+    let start = TOOLS.find('[').unwrap_or_default();
+    &TOOLS[start..=TOOLS.rfind(']').unwrap_or_default().max(start)]
+}
+
 fn reply(request: &Request) -> Answer {
     let Some(id) = request.id.map(RawValue::get) else {
         return Answer::Full(response("202 Accepted", ""));
@@ -89,7 +100,7 @@ fn reply(request: &Request) -> Answer {
         ("tools/call", Some(call)) => response("200 OK", &echo(id, call.size, call.tag)),
         ("tools/call", None) => failure("400 Bad Request", id, -32602, "size and tag are needed"),
         ("server/discover", _) => response("200 OK", &result(id, DISCOVER)),
-        ("tools/list", _) => response("200 OK", &result(id, TOOLS)),
+        ("tools/list", _) => response("200 OK", &list(id)),
         ("subscriptions/listen", _) => return Answer::Stream(stream(&acknowledged(id))),
         ("initialize", _) => failure("400 Bad Request", id, -32601, "this server speaks 2026-07-28 only"),
         _ => failure("404 Not Found", id, -32601, "no such method"),

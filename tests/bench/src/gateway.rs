@@ -66,6 +66,21 @@ rate_limits:
     )
 }
 
+/// A cache that keeps all there is to ask.
+pub const CACHE: &str = "\
+cache: { enabled: true, tools: [ { server: bench, tool: echo, ttl: 1h } ] }
+";
+
+/// One that finds in Redis what its memory has no room for.
+pub fn cache(redis: SocketAddr) -> String {
+    format!(
+        "\
+redis: {{ url: \"redis://{redis}/0\" }}
+cache: {{ enabled: true, redis: true, memory: 1MiB, max_entry: 128KiB, tools: [ {{ server: bench, tool: echo, ttl: 1h }} ] }}
+"
+    )
+}
+
 fn configuration(dir: &Path, listen: SocketAddr, origin: SocketAddr, guard: &str) -> String {
     let dir = dir.display();
     // More than ever come at once, so that nobody waits and everybody is counted.

@@ -14,9 +14,9 @@ use tokio::time::{sleep, timeout};
 use crate::Result;
 use crate::call::Call;
 use crate::cpu;
-use crate::row::{Lane, Size};
+use crate::row::{Row, Size};
 use crate::stand::Running;
-use crate::wire::Wire;
+use crate::wire::{Head, Wire};
 
 /// Fills pools and caches and lets the clock of the core rise before anything counts.
 const WARM: Duration = Duration::from_millis(500);
@@ -39,12 +39,15 @@ pub struct Sample {
     pub cpu: f64,
     /// Share of the time that others used the core of the process under test
     pub foreign: f64,
+    /// Share of the answers that came from a cache
+    pub hits: f64,
 }
 
 /// What the connections and the clock tell each other.
 #[derive(Default)]
 struct Tally {
     answered: AtomicU64,
+    hits: AtomicU64,
     recording: AtomicBool,
     over: AtomicBool,
 }
@@ -53,16 +56,17 @@ struct Tally {
 struct Mark {
     at: Instant,
     answered: u64,
+    hits: u64,
     cpu: Duration,
     busy: Duration,
 }
 
 impl Load {
-    pub async fn put_on(&self, running: &Running, lane: Lane, size: Size) -> Result<Sample> {
+    pub async fn put_on(&self, running: &Running, row: Row, size: Size) -> Result<Sample> {
         let tally = Arc::new(Tally::default());
         let mut connections = JoinSet::new();
         for number in 0..self.connections {
-            let call = Call::new(lane, size, running.addr, number);
+            let call = Call::new(row.lane(), row.what(), size, running.addr, number);
             connections.spawn(keep_calling(running.addr, call, tally.clone()));
         }
         sleep(WARM).await;
@@ -80,7 +84,7 @@ impl Mark {
     fn set(tally: &Tally, running: &Running) -> Result<Self> {
         let cpu = cpu::spent(running.process.group())?;
         let busy = cpu::busy(running.core)?;
-        Ok(Self { at: Instant::now(), answered: tally.answered.load(Relaxed), cpu, busy })
+        Ok(Self { at: Instant::now(), answered: tally.answered.load(Relaxed), hits: tally.hits.load(Relaxed), cpu, busy })
     }
 }
 
@@ -100,6 +104,7 @@ impl Sample {
             p99: quantile(&latencies, 0.99),
             cpu: cpu.as_secs_f64() * 1e6 / answered,
             foreign: foreign.as_secs_f64() / wall,
+            hits: (after.hits - before.hits) as f64 / answered,
         })
     }
 }
@@ -110,7 +115,10 @@ async fn keep_calling(addr: SocketAddr, mut call: Call, tally: Arc<Tally>) -> Re
     while !tally.over.load(Relaxed) {
         let recording = tally.recording.load(Relaxed);
         let started = Instant::now();
-        exchange(&mut wire, &mut call).await?;
+        let head = exchange(&mut wire, &mut call).await?;
+        if head.text().contains("mcp-gateway; hit") {
+            tally.hits.fetch_add(1, Relaxed);
+        }
         if recording {
             latencies.push(u32::try_from(started.elapsed().as_nanos()).unwrap_or(u32::MAX));
         }
@@ -119,12 +127,13 @@ async fn keep_calling(addr: SocketAddr, mut call: Call, tally: Arc<Tally>) -> Re
     Ok(latencies)
 }
 
-/// One call and its checked answer.
-pub async fn exchange(wire: &mut Wire, call: &mut Call) -> Result<()> {
+/// One call and its checked answer; its header.
+pub async fn exchange(wire: &mut Wire, call: &mut Call) -> Result<Head> {
     wire.send(call.next()).await?;
     let head = wire.head().await?.ok_or("the connection was closed instead of kept")?;
     let body = wire.body(head.framing()?).await?;
-    call.check(&head, &body)
+    call.check(&head, &body)?;
+    Ok(head)
 }
 
 async fn gather(mut connections: JoinSet<Result<Vec<u32>>>) -> Result<Vec<u32>> {

@@ -136,11 +136,12 @@ async fn compare(options: &Options, cores: Cores) -> Result<()> {
     Ok(())
 }
 
-/// Memory does not depend on the runtime, so one of the bare rows is enough.
+/// Memory does not depend on the runtime, so one of the bare rows is enough; what a cache keeps is no memory of connections.
 async fn weigh(stand: &Stand, rows: &[Row]) -> Result<Vec<memory::Memory>> {
     let mut all = Vec::new();
     for subject in rounds::subjects(rows) {
-        if subject != Subject::PingoraNosteal {
+        let keeps = matches!(subject, Subject::GatewayCache | Subject::GatewayCacheRedis);
+        if subject != Subject::PingoraNosteal && !keeps {
             all.push(memory::measure(stand, subject).await?);
         }
     }

@@ -12,7 +12,7 @@ use crate::Result;
 use crate::call::{self, Call};
 use crate::cpu;
 use crate::load::{Load, exchange};
-use crate::row::{Lane, Size, Subject};
+use crate::row::{Lane, Row, Size, Subject, What};
 use crate::stand::{Running, Stand};
 use crate::wire::Wire;
 
@@ -58,7 +58,7 @@ async fn idle(stand: &Stand, subject: Subject) -> Result<Held> {
     let mut held = Vec::new();
     for number in 0..IDLE {
         let mut wire = Wire::connect(running.addr).await?;
-        let mut call = Call::new(Lane::Native, Size::Small, running.addr, number % 64);
+        let mut call = Call::new(Lane::Native, What::Own, Size::Small, running.addr, number % 64);
         timeout(PATIENCE, exchange(&mut wire, &mut call)).await??;
         held.push(wire);
     }
@@ -80,7 +80,7 @@ async fn streams(stand: &Stand, subject: Subject, request: fn(SocketAddr) -> Vec
 
 async fn warmed(stand: &Stand, subject: Subject) -> Result<(Running, u64)> {
     let running = stand.start(subject).await?;
-    WARMING.put_on(&running, Lane::Native, Size::Small).await?;
+    WARMING.put_on(&running, Row::GatewayNative, Size::Small).await?;
     sleep(Duration::from_millis(300)).await;
     let resident = cpu::resident(running.process.group())?;
     Ok((running, resident))

@@ -22,9 +22,21 @@ pub enum Row {
     GatewayTraffic,
     /// The same with a rate limit shared in Redis
     GatewayShared,
+    /// The native lane with a cache that keeps every call, none asked twice
+    GatewayMiss,
+    /// The same call again and again, answered from memory
+    GatewayHit,
+    /// The same over REST
+    GatewayHitRest,
+    /// Calls in turn that Redis has and memory has no room for
+    GatewayHitRedis,
+    /// `tools/list`, answered from memory
+    GatewayList,
+    /// The same over REST
+    GatewayListRest,
 }
 
-/// A process under test; the gateway serves two rows, and one with authentication.
+/// A process under test; some serve several rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     Pingora,
@@ -35,6 +47,8 @@ pub enum Subject {
     GatewayBare,
     GatewayTraffic,
     GatewayShared,
+    GatewayCache,
+    GatewayCacheRedis,
 }
 
 /// The form a call is made in.
@@ -44,6 +58,19 @@ pub enum Lane {
     /// With a credential.
     Guarded,
     Rest,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A call that nobody made before.
+    Own,
+    /// One and the same call.
+    Same,
+    /// So many calls in turn.
+    Turns(u32),
+    /// The list of tools.
+    List,
 }
 
 /// How much the tool answers.
@@ -71,12 +98,24 @@ impl Row {
             Self::GatewayBare => Subject::GatewayBare,
             Self::GatewayTraffic => Subject::GatewayTraffic,
             Self::GatewayShared => Subject::GatewayShared,
+            Self::GatewayHitRedis => Subject::GatewayCacheRedis,
+            _ => Subject::GatewayCache,
+        }
+    }
+
+    pub fn what(self) -> What {
+        match self {
+            Self::GatewayHit | Self::GatewayHitRest => What::Same,
+            // The memory of that row has room for a few hundred.
+            Self::GatewayHitRedis => What::Turns(5_000),
+            Self::GatewayList | Self::GatewayListRest => What::List,
+            _ => What::Own,
         }
     }
 
     pub fn lane(self) -> Lane {
         match self {
-            Self::GatewayRest => Lane::Rest,
+            Self::GatewayRest | Self::GatewayHitRest | Self::GatewayListRest => Lane::Rest,
             Self::GatewayGuarded => Lane::Guarded,
             _ => Lane::Native,
         }
@@ -93,6 +132,12 @@ impl Row {
             Self::GatewayBare => "gateway-bare",
             Self::GatewayTraffic => "gateway-traffic",
             Self::GatewayShared => "gateway-shared",
+            Self::GatewayMiss => "gateway-miss",
+            Self::GatewayHit => "gateway-hit",
+            Self::GatewayHitRest => "gateway-hit-rest",
+            Self::GatewayHitRedis => "gateway-hit-redis",
+            Self::GatewayList => "gateway-list",
+            Self::GatewayListRest => "gateway-list-rest",
         }
     }
 }
@@ -108,6 +153,8 @@ impl Subject {
             Self::GatewayBare => "gateway-bare",
             Self::GatewayTraffic => "gateway-traffic",
             Self::GatewayShared => "gateway-shared",
+            Self::GatewayCache => "gateway-cache",
+            Self::GatewayCacheRedis => "gateway-cache-redis",
         }
     }
 

@@ -56,10 +56,12 @@ impl Stand {
             Subject::GatewayGuarded => gateway::command(&self.gateway, &dir, addr, self.origin, &gateway::guard())?,
             Subject::GatewayBare => gateway::command(&self.gateway, &dir, addr, self.origin, gateway::BARE)?,
             Subject::GatewayTraffic => gateway::command(&self.gateway, &dir, addr, self.origin, gateway::TRAFFIC)?,
-            Subject::GatewayShared => {
+            Subject::GatewayCache => gateway::command(&self.gateway, &dir, addr, self.origin, gateway::CACHE)?,
+            Subject::GatewayShared | Subject::GatewayCacheRedis => {
                 let port = free_addr()?;
                 beside = Some(redis::start(port, self.cores, &dir).await?);
-                gateway::command(&self.gateway, &dir, addr, self.origin, &gateway::shared(port))?
+                let more = if subject == Subject::GatewayShared { gateway::shared(port) } else { gateway::cache(port) };
+                gateway::command(&self.gateway, &dir, addr, self.origin, &more)?
             }
         };
         let mut process = Process::start(subject.name(), command, self.cores.proxy, self.cores, &dir)?;

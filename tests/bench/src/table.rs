@@ -11,8 +11,8 @@ pub fn lanes(measured: &[Measured], rows: &[Row]) -> String {
     let mut out = String::new();
     for size in SIZES {
         let _ = write!(out, "\nAnswers of {}\n\n", size.name());
-        out.push_str("| row | req/s | p50 µs | p99 µs | CPU µs/request | × pingora | × gateway-bare |\n");
-        out.push_str("|---|---:|---:|---:|---:|---:|---:|\n");
+        out.push_str("| row | req/s | p50 µs | p99 µs | CPU µs/request | × pingora | × gateway-bare | p50 × gateway-bare |\n");
+        out.push_str("|---|---:|---:|---:|---:|---:|---:|---:|\n");
         for &row in rows {
             out.push_str(&line(measured, row, size));
         }
@@ -40,23 +40,29 @@ fn line(measured: &[Measured], row: Row, size: Size) -> String {
     let own: Vec<&Measured> = measured.iter().filter(|m| m.row == row && m.size == size).collect();
     let middle = |value: fn(&Measured) -> f64| median(own.iter().map(|m| value(m)).collect());
     let cpu = own.iter().map(|m| m.sample.cpu).collect();
-    let ratios = |yardstick| own.iter().filter_map(|m| ratio(measured, m, yardstick)).collect();
+    let ratios = |yardstick, value| own.iter().filter_map(|m| ratio(measured, m, yardstick, value)).collect::<Vec<_>>();
+    let to_bare = |value| if row.subject().is_gateway() { ratios(Row::BARE, value) } else { Vec::new() };
+    let (cpus, p50s): (Value, Value) = (|m| m.sample.cpu, |m| m.sample.p50);
     format!(
-        "| {} | {:.0} | {:.0} | {:.0} | {} | {} | {} |\n",
+        "| {} | {:.0} | {:.0} | {:.0} | {} | {} | {} | {} |\n",
         row.name(),
         middle(|m| m.sample.rate),
         middle(|m| m.sample.p50),
         middle(|m| m.sample.p99),
         with_span(cpu, 1),
-        with_span(ratios(Row::YARDSTICK), 2),
-        with_span(if row.subject().is_gateway() { ratios(Row::BARE) } else { Vec::new() }, 2),
+        with_span(ratios(Row::YARDSTICK, cpus), 2),
+        with_span(to_bare(cpus), 2),
+        with_span(to_bare(p50s), 2),
     )
 }
 
-/// CPU compared with the yardstick of the same round and size.
-fn ratio(measured: &[Measured], one: &Measured, yardstick: Row) -> Option<f64> {
+/// What is read of a measurement.
+type Value = fn(&Measured) -> f64;
+
+/// A value compared with that of the yardstick of the same round and size.
+fn ratio(measured: &[Measured], one: &Measured, yardstick: Row, value: Value) -> Option<f64> {
     let same = |m: &&Measured| m.row == yardstick && m.round == one.round && m.size == one.size;
-    Some(one.sample.cpu / measured.iter().find(same)?.sample.cpu)
+    Some(value(one) / value(measured.iter().find(same)?))
 }
 
 fn with_span(values: Vec<f64>, digits: usize) -> String {
@@ -90,7 +96,7 @@ mod tests {
     use crate::load::Sample;
 
     fn measured(round: usize, row: Row, cpu: f64) -> Measured {
-        let sample = Sample { rate: 1.0, p50: 1.0, p99: 1.0, cpu, foreign: 0.0 };
+        let sample = Sample { rate: 1.0, p50: 1.0, p99: 1.0, cpu, foreign: 0.0, hits: 0.0 };
         Measured { round, row, size: Size::Small, sample }
     }
 
@@ -102,12 +108,12 @@ mod tests {
             measured(1, Row::Pingora, 200.0),
             measured(1, Row::Nginx, 100.0),
         ];
-        assert!(line(&all, Row::Nginx, Size::Small).ends_with("| 75.0 (50.0–100.0) | 0.50 (0.50–0.50) | – |\n"));
+        assert!(line(&all, Row::Nginx, Size::Small).ends_with("| 75.0 (50.0–100.0) | 0.50 (0.50–0.50) | – | – |\n"));
     }
 
     #[test]
     fn a_row_without_the_yardstick_has_no_ratio() {
         let line = line(&[measured(0, Row::Nginx, 50.0)], Row::Nginx, Size::Small);
-        assert!(line.ends_with("| – | – |\n"));
+        assert!(line.ends_with("| – | – | – |\n"));
     }
 }

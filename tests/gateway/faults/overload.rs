@@ -28,10 +28,10 @@ async fn open_loop(gateway: &Gateway, each: Duration) -> (usize, [u64; 2]) {
             good.fetch_add(usize::from(status == 200 && asked.elapsed() < DEADLINE), Ordering::SeqCst);
         });
         if memory[0] == 0 && began.elapsed() > WATCHED / 2 {
-            memory[0] = resident(gateway);
+            memory[0] = gateway.resident();
         }
     }
-    memory[1] = resident(gateway);
+    memory[1] = gateway.resident();
     (good.load(Ordering::SeqCst), memory)
 }
 
@@ -50,14 +50,6 @@ async fn closed_loop(gateway: &Gateway) -> usize {
     };
     futures::join!(caller(), caller(), caller(), clock);
     done.into_inner()
-}
-
-/// KiB of memory the process holds.
-fn resident(gateway: &Gateway) -> u64 {
-    let pid = gateway.process.child.id().expect("still running");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process of ours");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 #[tokio::test(flavor = "multi_thread")]

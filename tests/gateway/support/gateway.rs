@@ -125,6 +125,14 @@ impl Gateway {
         eventually(&format!("the catalogue knows {server}"), known).await;
     }
 
+    /// KiB of memory the process holds.
+    pub fn resident(&self) -> u64 {
+        let pid = self.process.child.id().expect("still running");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process of ours");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// The value of a metric line that starts with `series`.
     pub async fn metric(&self, series: &str) -> u64 {
         let text = http().get(self.at("/metrics")).send().await.expect("metrics").text().await.expect("text");
