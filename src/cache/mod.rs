@@ -360,6 +360,26 @@ impl Cache {
         })
     }
 
+    /// Voids and lets go of what is kept by rules with a tag; how many entries those were. What tagged rules only may be about
+    /// is void as well, and asked for anew.
+    ///
+    /// # Errors
+    /// The tags there are, if this is none of them.
+    pub fn purge_tag(&self, tag: &str) -> Result<usize, Vec<&str>> {
+        let tags = self.rules.tags();
+        if !tags.contains(&tag) {
+            return Err(tags);
+        }
+        for server in self.kept.marks.servers() {
+            if METHODS.iter().any(|row| self.rules.may_be_tagged(tag, &server, row)) {
+                self.void(Some(&server), |row| self.rules.may_be_tagged(tag, &server, row), None);
+            }
+        }
+        Ok(self.kept.memory.drop_all(|entry| {
+            METHODS.get(entry.method).is_some_and(|row| self.rules.is_tagged(tag, &entry.server, row, entry.name.as_deref()))
+        }))
+    }
+
     /// What is kept, for operators.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         self.kept.memory.entries().into_iter().map(|(_, entry)| entry).collect()

@@ -20,6 +20,7 @@ struct Compiled {
     what: GlobMatcher,
     ttl: Option<Duration>,
     vary_by: Option<Vary>,
+    tags: Vec<String>,
 }
 
 /// What is said of one question.
@@ -40,14 +41,39 @@ impl Rules {
         Self { legacy: conf.ttl.0, methods: compiled(&conf.methods), tools: compiled(&conf.tools) }
     }
 
+    /// Every tag that a rule has.
+    pub fn tags(&self) -> Vec<&str> {
+        let mut tags: Vec<&str> = self.methods.iter().chain(&self.tools).flat_map(|rule| &rule.tags).map(String::as_str).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        tags
+    }
+
+    /// Whether the rule about what is kept has a tag.
+    pub fn is_tagged(&self, tag: &str, server: &str, method: &Method, name: Option<&str>) -> bool {
+        self.rule(server, method, name).is_some_and(|rule| rule.tags.iter().any(|known| known == tag))
+    }
+
+    /// Whether a rule with a tag is about some answers of a method, of some server.
+    pub fn may_be_tagged(&self, tag: &str, server: &str, method: &Method) -> bool {
+        let is_call = method.mcp == "tools/call";
+        let rules = if is_call { &self.tools } else { &self.methods };
+        let about = |rule: &Compiled| rule.server.is_match(server) && (is_call || rule.what.is_match(method.mcp));
+        rules.iter().any(|rule| rule.tags.iter().any(|known| known == tag) && about(rule))
+    }
+
+    fn rule(&self, server: &str, method: &Method, name: Option<&str>) -> Option<&Compiled> {
+        let (rules, what) = if method.mcp == "tools/call" { (&self.tools, name?) } else { (&self.methods, method.mcp) };
+        rules.iter().find(|rule| rule.server.is_match(server) && rule.what.is_match(what))
+    }
+
     /// What is said of a question; `None` if its answer is none that is kept.
     pub fn of(&self, server: &str, method: &Method, name: Option<&str>) -> Option<Ruling> {
         let is_call = method.mcp == "tools/call";
-        let (rules, what) = if is_call { (&self.tools, name?) } else { (&self.methods, method.mcp) };
         if !is_call && !METHODS.contains(&method.mcp) {
             return None;
         }
-        let rule = rules.iter().find(|rule| rule.server.is_match(server) && rule.what.is_match(what));
+        let rule = self.rule(server, method, name);
         if rule.is_none() && (is_call || method.mcp == "prompts/get") {
             return None;
         }
@@ -62,7 +88,13 @@ impl Compiled {
     fn new(rule: &Rule) -> Self {
         // One that cannot be compiled is about nothing; checking the configuration ruled it out.
         let glob = |text: &str| Glob::new(text).unwrap_or_else(|_| Glob::new("").expect("a glob")).compile_matcher();
-        Self { server: glob(&rule.server), what: glob(&rule.what), ttl: rule.ttl.map(|ttl| ttl.0), vary_by: rule.vary_by }
+        Self {
+            server: glob(&rule.server),
+            what: glob(&rule.what),
+            ttl: rule.ttl.map(|ttl| ttl.0),
+            vary_by: rule.vary_by,
+            tags: rule.tags.clone(),
+        }
     }
 }
 

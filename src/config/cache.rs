@@ -90,6 +90,8 @@ pub struct Rule {
     /// Where the server does not say itself; zero: never.
     pub ttl: Option<Timespan>,
     pub vary_by: Option<Vary>,
+    /// Names under which what is kept by this rule is purged.
+    pub tags: Vec<String>,
 }
 
 /// Who shares an answer.
@@ -156,6 +158,7 @@ fn rule(section: &Section<'_>, what: &'static str, read: impl Fn(&str) -> Result
         what: section.parse(what, read).unwrap_or_default(),
         ttl: section.duration("ttl").map(Timespan),
         vary_by: section.choice("vary_by", &[("tenant", Vary::Tenant), ("subject", Vary::Subject)]),
+        tags: section.strings("tags"),
     };
     section.finish();
     rule

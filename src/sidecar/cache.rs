@@ -90,6 +90,8 @@ struct Purge {
     server: Option<String>,
     method: Option<String>,
     tool: Option<String>,
+    /// Of rules, instead of the others.
+    tag: Option<String>,
 }
 
 fn purge(snapshot: &Snapshot, body: &[u8]) -> Verdict<Page> {
@@ -99,6 +101,15 @@ fn purge(snapshot: &Snapshot, body: &[u8]) -> Verdict<Page> {
         must_be_object(body)?;
         serde_json::from_slice::<Purge>(body).map_err(|e| explain(&e))?
     };
+    let cache = snapshot.cache.as_ref().ok_or_else(|| Reject::new(Code::NotFound, "there is no cache (cache.enabled)"))?;
+    if let Some(tag) = &wish.tag {
+        if wish.server.is_some() || wish.method.is_some() || wish.tool.is_some() {
+            return Err(Reject::new(Code::InvalidParams, "`tag` stands alone"));
+        }
+        let unknown =
+            |tags: Vec<&str>| Reject::new(Code::InvalidParams, format!("no rule of cache has this `tag`; there are: {}", tags.join(", ")));
+        return Ok(json_page(&json!({ "purged": cache.purge_tag(tag).map_err(unknown)? })));
+    }
     // The REST form's own word will do.
     let method = match (&wish.method, &wish.tool) {
         (Some(word), _) => {
@@ -108,7 +119,6 @@ fn purge(snapshot: &Snapshot, body: &[u8]) -> Verdict<Page> {
         (None, Some(_)) => Some("tools/call"),
         (None, None) => None,
     };
-    let cache = snapshot.cache.as_ref().ok_or_else(|| Reject::new(Code::NotFound, "there is no cache (cache.enabled)"))?;
     let purged = cache.purge(wish.server.as_deref(), method, wish.tool.as_deref());
     Ok(json_page(&json!({ "purged": purged })))
 }

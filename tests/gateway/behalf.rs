@@ -16,14 +16,14 @@ use crate::tokens::key::Key;
 use crate::tokens::token::{Token, segments, unb64};
 
 /// A token endpoint that gives `for-<sub>` for every token but mallory's.
-struct Exchange {
+pub struct Exchange {
     url: String,
     asked: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Exchange {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let asked = Arc::new(AtomicUsize::new(0));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/token", listener.local_addr().expect("bound"));
@@ -33,6 +33,25 @@ impl Exchange {
         });
         Self { url, asked, task }
     }
+
+    /// What a backend is given that is asked on the caller's behalf.
+    pub fn credential(&self) -> String {
+        format!(
+            ", credential: {{ bearer: ours, exchange: {{ token_url: \"{}\", client_id: gateway, client_secret: secret, audience: db }} }}",
+            self.url
+        )
+    }
+}
+
+/// Callers with tokens of this secret.
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+pub fn jwt() -> String {
+    format!("jwt: [ {{ issuer: \"https://idp.example\", algorithms: [HS256], secret: {SECRET} }} ]")
+}
+
+pub fn token(subject: &str) -> String {
+    Token::of("https://idp.example", &Key::secret("HS256", SECRET)).claim("sub", subject).compact()
 }
 
 impl Drop for Exchange {
@@ -59,20 +78,14 @@ async fn exchange(State(asked): State<Arc<AtomicUsize>>, headers: HeaderMap, for
 #[tokio::test]
 async fn a_backend_sees_an_exchanged_token_and_never_the_callers() {
     let (stub, exchange) = (Stub::start().await, Exchange::start().await);
-    let secret = "0123456789abcdef0123456789abcdef";
-    let credential = format!(
-        ", credential: {{ bearer: ours, exchange: {{ token_url: \"{}\", client_id: gateway, client_secret: secret, audience: db }} }}",
-        exchange.url
-    );
     let yaml = format!(
-        "{}backends:\n{}auth:\n  api_keys: {{ keys: [ {{ id: k, hash: \"{}\" }} ] }}\n  jwt: [ {{ issuer: \"https://idp.example\", algorithms: [HS256], secret: {secret} }} ]\n",
+        "{}backends:\n{}auth:\n  api_keys: {{ keys: [ {{ id: k, hash: \"{}\" }} ] }}\n  {}\n",
         server(""),
-        stub.backend("one", &credential),
-        key_hash("an-api-key-of-somebody")
+        stub.backend("one", &exchange.credential()),
+        key_hash("an-api-key-of-somebody"),
+        jwt()
     );
     let gateway = Gateway::start(&yaml).await;
-    let key = Key::secret("HS256", secret);
-    let token = |subject: &str| Token::of("https://idp.example", &key).claim("sub", subject).compact();
     let rest = async |token: &str| {
         let call = json!({ "method": "call_tool", "params": { "tool_name": "echo" } });
         http().post(gateway.at("/api/mcp/stub")).bearer_auth(token).json(&call).send().await.expect("an answer").status()
@@ -82,9 +95,10 @@ async fn a_backend_sees_an_exchanged_token_and_never_the_callers() {
         let request = http().post(gateway.at("/mcp/stub")).header("accept", "application/json, text/event-stream");
         request.bearer_auth(token).json(&call).send().await.expect("an answer").status()
     };
-    for subject in ["ann", "bob", "ann"] {
-        let token = token(subject);
-        assert_eq!((rest(&token).await.as_u16(), native(&token).await.as_u16()), (200, 200));
+    // Made once: a token of the next second is another.
+    let (ann, bob) = (token("ann"), token("bob"));
+    for (subject, token) in [("ann", &ann), ("bob", &bob), ("ann", &ann)] {
+        assert_eq!((rest(token).await.as_u16(), native(token).await.as_u16()), (200, 200));
         assert_eq!(stub.headers()["authorization"].to_str().expect("text"), format!("Bearer for-{subject}"));
     }
     assert_eq!(exchange.asked.load(Ordering::SeqCst), 2, "once for each caller");

@@ -1,10 +1,12 @@
 //! What is answered from the cache: for whom, for how long, with what around it; and what never is.
 
+mod callers;
 mod churn;
 mod fills;
 mod hearing;
 mod isolation;
 mod keeping;
+mod lists;
 mod replicas;
 mod voids;
 mod warming;

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::{caching, list, native_by, read, rest, rest_by, told, tools};
 use crate::support::gateway::Gateway;
-use crate::support::{eventually, http};
 use crate::support::redis::Redis;
 use crate::support::stub::Stub;
+use crate::support::{eventually, http};
 
 const TENANTS: usize = 11;
 const CALLERS: usize = 300;

@@ -53,6 +53,23 @@ async fn a_call_that_may_write_drops_reads_and_calls_of_its_server_and_nothing_e
 }
 
 #[tokio::test]
+async fn a_tag_drops_what_its_rules_are_about() {
+    let stub = Stub::start().await;
+    stub.results("tools/list", annotated());
+    let rules = "  methods: [ { method: tools/list, tags: [lists] } ]\n  tools: [ { tool: \"ec*\", ttl: 1m, tags: [a, b] }, { tool: stat, ttl: 1m } ]\n";
+    let gateway = caching(&stub, rules, "").await;
+    let [list, read, echo] = filled(&stub, &gateway).await;
+    assert_eq!(purge(&gateway, r#"{"tag":"b"}"#).await, (200, json!({ "purged": 1 })));
+    assert!(!is_hit(&gateway, &echo).await && is_hit(&gateway, &read).await && is_hit(&gateway, &list).await);
+    assert_eq!(purge(&gateway, r#"{"tag":"lists"}"#).await, (200, json!({ "purged": 1 })));
+    assert!(!is_hit(&gateway, &list).await && is_hit(&gateway, &echo).await);
+    let (status, told) = purge(&gateway, r#"{"tag":"lsts"}"#).await;
+    assert_eq!((status, told["code"].as_str()), (400, Some("invalid_params")));
+    assert!(told["detail"].as_str().is_some_and(|detail| detail.contains("a, b, lists")), "{told}");
+    assert_eq!(purge(&gateway, r#"{"tag":"a","server":"stub"}"#).await.0, 400);
+}
+
+#[tokio::test]
 async fn writes_drop_nothing_where_that_is_switched_off() {
     let stub = Stub::start().await;
     stub.results("tools/list", annotated());
