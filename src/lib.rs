@@ -2,7 +2,7 @@
 //!
 //! # Reading order
 //! `proxy::admit` is the page that says what is asked of every request. From there: `route` and `access` (where to, from
-//! where), `auth` (who, and may they), `limit` and `overload` (how often, how much), `cache` (what need not be asked again), `transform` (what is changed on the way), `mcp` (what the bytes mean), `exchange` (asking a backend), `upstream` (who the backends are and how they
+//! where), `auth` (who, and may they), `limit` and `overload` (how often, how much), `cache` (what need not be asked again), `coding` (how answers are compressed), `transform` (what is changed on the way), `mcp` (what the bytes mean), `exchange` (asking a backend), `upstream` (who the backends are and how they
 //! are), `snapshot` (what a request is served by), `config` (what the operator wrote), `bootstrap` (how it all starts,
 //! reloads and stops), `sidecar` (what we tell about ourselves).
 //!
@@ -14,7 +14,7 @@
 //! 3  exchange
 //! 2  snapshot
 //! 1  access  auth  cache  limit  overload  route  transform  upstream
-//! 0  call  condition  digest  principal  reject  page  room  schema  config  egress  store  extend  observe  mcp
+//! 0  call  coding  condition  digest  principal  reject  page  room  schema  config  egress  store  extend  observe  mcp
 //! ```
 //!
 //! # Words
@@ -28,6 +28,7 @@ pub mod auth;
 pub mod bootstrap;
 pub mod cache;
 pub mod call;
+pub mod coding;
 pub mod condition;
 pub mod config;
 pub mod demo;

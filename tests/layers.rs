@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["access", "auth", "cache", "limit", "overload", "route", "transform", "upstream"],
     &[
         "call",
+        "coding",
         "condition",
         "digest",
         "principal",

@@ -11,8 +11,8 @@ use url::Url;
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
 use super::{
-    Access, Config, Limits, Log, Observability, Redis, Secret, Server, Tls, auth, backends, balancing, cache, discovery, env, rate_limits,
-    roles, routing, transform, units,
+    Access, Config, Limits, Log, Observability, Redis, Secret, Server, Tls, auth, backends, balancing, cache, compression, discovery, env,
+    rate_limits, roles, routing, transform, units,
 };
 
 /// Checking more often than this would be load, not health.
@@ -130,6 +130,7 @@ fn server(section: Section<'_>) -> Server {
         tls: section.has("tls").then(|| tls(section.section("tls"))).flatten(),
         grace_period: section.duration("grace_period").unwrap_or(Duration::from_secs(30)),
         limits: limits(section.section("limits")),
+        compression: compression::compression(&section),
     };
     section.finish();
     server

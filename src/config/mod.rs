@@ -4,13 +4,14 @@
 //! `reader` walks the YAML and gathers all problems, `lines` tells where they stand, `env` lays the environment over
 //! the file, `check` (with `backends`, `discovery`, `auth` and `roles`) turns the result into these types, `identity` is the
 //! model of who may do what, `cache` that of answers that are kept, `routing` and `transform` are the model of where requests go and what is changed on the way,
-//! `quota` and `traffic` that of limits and resilience, `units` knows durations and sizes.
+//! `quota` and `traffic` that of limits and resilience, `compression` that of content codings, `units` knows durations and sizes.
 
 mod auth;
 mod backends;
 mod balancing;
 pub mod cache;
 mod check;
+pub mod compression;
 pub mod discovery;
 mod env;
 pub mod identity;
@@ -96,8 +97,8 @@ pub struct Config {
     pub observability: Observability,
 }
 
-/// Listeners and limits of the process. `limits`, `grace_period` and `admin_token` change with a reload, the rest with a
-/// restart (`bootstrap/caretaker`).
+/// Listeners and limits of the process. `limits`, `compression`, `grace_period` and `admin_token` change with a reload, the
+/// rest with a restart (`bootstrap/caretaker`).
 #[derive(Debug, Clone, Serialize)]
 pub struct Server {
     pub listen: SocketAddr,
@@ -120,6 +121,8 @@ pub struct Server {
     #[serde(serialize_with = "seconds")]
     pub grace_period: Duration,
     pub limits: Limits,
+    /// `None`: answers go as they are.
+    pub compression: Option<compression::Compression>,
 }
 
 /// The TLS listener; both files are watched and reloaded.

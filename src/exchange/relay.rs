@@ -1,11 +1,15 @@
-//! Carrying an upstream's answer to the client as it comes: nothing buffered, the client's departure noticed at once
+//! Carrying an upstream's answer to the client as it comes: nothing buffered beyond what a content coding holds back while
+//! more is there already, the client's departure noticed at once
 //! and passed on by closing the upstream connection, streams ended cleanly when the process closes.
 
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::poll;
 use pingora::protocols::http::ServerSession;
 
+use crate::coding::encoder::Encoder;
 use crate::egress::{Failure, Incoming};
 use crate::mcp::rewrite;
 use crate::snapshot::Life;
@@ -52,15 +56,56 @@ pub enum Patience {
     Whole(Duration),
 }
 
+/// What is made of a body on its way.
+pub enum Way<'w, 's> {
+    AsItIs,
+    /// An event stream is rewritten for who may not see all of it.
+    Rewritten(&'w mut rewrite::Stream<'s>),
+    /// It is put into a content coding, which holds back what may shorten what follows.
+    Coded(&'w mut Encoder),
+}
+
+impl Way<'_, '_> {
+    /// What of a piece can go on at once.
+    fn pass(&mut self, chunk: Bytes) -> Result<Bytes, String> {
+        match self {
+            Self::AsItIs => Ok(chunk),
+            Self::Rewritten(stream) => stream.pass(&chunk).map_err(|_| "an answer that cannot be read".to_owned()),
+            Self::Coded(encoder) => encoder.push(&chunk).map_err(|e| e.to_string()),
+        }
+    }
+
+    /// What is held back, where a reader can make something of it.
+    fn flush(&mut self) -> Result<Bytes, String> {
+        match self {
+            Self::Coded(encoder) if encoder.holds() => encoder.flush().map_err(|e| e.to_string()),
+            _ => Ok(Bytes::new()),
+        }
+    }
+
+    /// The last of it.
+    fn finish(&mut self) -> Result<Bytes, String> {
+        match self {
+            Self::AsItIs => Ok(Bytes::new()),
+            Self::Rewritten(stream) if stream.is_through() => Ok(Bytes::new()),
+            Self::Rewritten(_) => Err("the last event of an answer has no end".to_owned()),
+            Self::Coded(encoder) => encoder.finish().map_err(|e| e.to_string()),
+        }
+    }
+
+    const fn holds(&self) -> bool {
+        matches!(self, Self::Coded(encoder) if encoder.holds())
+    }
+}
+
 /// Relays a body whose header has been written. Only event streams are ended when the process closes; a part of any
-/// other body must not be taken for the whole.
-/// `stream` rewrites an event stream for who may not see all of it; `seen` looks on.
+/// other body must not be taken for the whole. `seen` looks on.
 pub async fn body(
     client: &mut ServerSession,
     mut incoming: Incoming<'_>,
     patience: Patience,
     life: &Life,
-    mut stream: Option<&mut rewrite::Stream<'_>>,
+    mut way: Way<'_, '_>,
     trial: &mut Trial,
     seen: &mut (dyn FnMut(&[u8]) + Send),
 ) -> End {
@@ -71,32 +116,42 @@ pub async fn body(
     let mut closing = std::pin::pin!(async { if is_stream { life.closing().await } else { std::future::pending().await } });
     loop {
         incoming.set_wait(if is_stream { wait } else { until.saturating_duration_since(Instant::now()) });
-        let asked = Instant::now();
-        let next = tokio::select! {
-            biased;
-            () = &mut closing => Next::Closing,
-            chunk = incoming.chunk() => Next::Chunk(chunk),
-            () = departure(client) => Next::Gone,
+        let next = {
+            let mut chunk = std::pin::pin!(incoming.chunk());
+            let mut there = Poll::Pending;
+            if way.holds() {
+                there = poll!(chunk.as_mut());
+                // The backend pauses: what it said so far must not wait for what it says next.
+                if there.is_pending()
+                    && let Err(end) = send(client, way.flush(), &mut bytes, trial).await
+                {
+                    return end;
+                }
+            }
+            let asked = Instant::now();
+            let next = match there {
+                Poll::Ready(chunk) => Next::Chunk(chunk),
+                Poll::Pending => tokio::select! {
+                    biased;
+                    () = &mut closing => Next::Closing,
+                    chunk = chunk => Next::Chunk(chunk),
+                    () = departure(client) => Next::Gone,
+                },
+            };
+            waited += asked.elapsed();
+            next
         };
-        waited += asked.elapsed();
         match next {
             Next::Chunk(Ok(Some(chunk))) => {
                 seen(&chunk);
-                let chunk = match stream.as_deref_mut().map(|stream| stream.pass(&chunk)) {
-                    None => chunk,
-                    Some(Ok(kept)) if kept.is_empty() => continue,
-                    Some(Ok(kept)) => kept,
-                    Some(Err(_)) => return End::Cut { bytes, cause: "an answer that cannot be read".to_owned() },
-                };
-                bytes += chunk.len();
-                if write(client, chunk, trial).await.is_err() {
-                    return End::ClientGone { bytes };
+                if let Err(end) = send(client, way.pass(chunk), &mut bytes, trial).await {
+                    return end;
                 }
             }
-            Next::Chunk(Ok(None)) if stream.as_ref().is_some_and(|stream| !stream.is_through()) => {
-                return End::Cut { bytes, cause: "the last event of an answer has no end".to_owned() };
-            }
             Next::Chunk(Ok(None)) => {
+                if let Err(end) = send(client, way.finish(), &mut bytes, trial).await {
+                    return end;
+                }
                 incoming.finish().await;
                 return finish(client, bytes, |bytes| End::Whole { bytes }).await;
             }
@@ -107,6 +162,16 @@ pub async fn body(
             Next::Closing => return finish(client, bytes, |bytes| End::Closed { bytes }).await,
         }
     }
+}
+
+/// Writes what a way gave, if it gave something.
+async fn send(client: &mut ServerSession, piece: Result<Bytes, String>, bytes: &mut usize, trial: &mut Trial) -> Result<(), End> {
+    let piece = piece.map_err(|cause| End::Cut { bytes: *bytes, cause })?;
+    if piece.is_empty() {
+        return Ok(());
+    }
+    *bytes += piece.len();
+    write(client, piece, trial).await.map_err(|_| End::ClientGone { bytes: *bytes })
 }
 
 /// Writes to the client. One who is slow to take it must not keep a place at the backend from others.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::cache::CacheMeter;
 pub use super::labels::{Ending, Fallback, Outcome, Retry, Shed};
+use crate::coding::Coding;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -66,6 +67,8 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     pub last_reload: IntGauge,
     pub open_streams: IntGauge,
+    /// By coding: before, after.
+    compression: [[IntCounter; 2]; Coding::ALL.len()],
     pub cache: Arc<CacheMeter>,
     pub connections: IntGauge,
     pub connections_refused: IntCounter,
@@ -96,10 +99,7 @@ impl Metrics {
                 "1 half-open, 2 open; closed ones are left out.",
                 &["backend", "server", "tool"],
             ),
-            retries: {
-                let family = counters(r, "backend_retries_total", "Second attempts at other backends, and those not made.", &["kind"]);
-                Retry::ALL.map(|kind| family.with_label_values(&[kind.name()]))
-            },
+            retries: retries(r),
             limit_decisions: counters(r, "rate_limit_decisions_total", "Requests judged by a rate limit.", &["rule", "decision"]),
             limit_fallbacks: {
                 let family =
@@ -126,6 +126,7 @@ impl Metrics {
             reloads: counters(r, "config_reloads_total", "Configuration reloads.", &["result"]),
             last_reload: gauge(r, "config_last_reload_timestamp_seconds", "When the running configuration was loaded."),
             open_streams: gauge(r, "open_streams", "Event streams being relayed."),
+            compression: compression(r),
             cache: Arc::new(CacheMeter::new(r)),
             connections: gauge(r, "open_connections", "Open client connections."),
             connections_refused: counter(
@@ -182,6 +183,13 @@ impl Metrics {
 
     pub fn shed(&self, reason: Shed) {
         self.shed[reason as usize].inc();
+    }
+
+    /// Counts an answer that was put into a coding.
+    pub fn compressed(&self, coding: Coding, before: usize, after: usize) {
+        for (counter, bytes) in self.compression[coding as usize].iter().zip([before, after]) {
+            counter.inc_by(bytes as u64);
+        }
     }
 
     pub fn retry(&self, kind: Retry) {
@@ -288,6 +296,16 @@ impl DiscoveryMeter {
     pub fn found(&self, count: usize) {
         self.backends.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+}
+
+fn retries(registry: &Registry) -> [IntCounter; 4] {
+    let family = counters(registry, "backend_retries_total", "Second attempts at other backends, and those not made.", &["kind"]);
+    Retry::ALL.map(|kind| family.with_label_values(&[kind.name()]))
+}
+
+fn compression(registry: &Registry) -> [[IntCounter; 2]; Coding::ALL.len()] {
+    let family = counters(registry, "compression_bytes_total", "Bytes of compressed answers.", &["encoding", "stage"]);
+    Coding::ALL.map(|coding| ["before", "after"].map(|stage| family.with_label_values(&[coding.name(), stage])))
 }
 
 pub(super) fn register<C: Collector + 'static>(registry: &Registry, collector: C) {

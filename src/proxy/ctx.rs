@@ -8,6 +8,7 @@ use http::HeaderValue;
 use pingora::protocols::http::ServerSession;
 
 use super::cached::Cached;
+use super::coded::Coded;
 use crate::access::Client;
 use crate::call::Call;
 use crate::extend::Middleware;
@@ -80,7 +81,10 @@ pub struct Told {
     pub code: Option<&'static str>,
     /// The rate limit that refused it.
     pub limit: Option<String>,
+    /// Bytes of the answer, before any coding.
     pub bytes: usize,
+    /// The coding it went in.
+    pub coded: Option<Coded>,
 }
 
 impl Told {

@@ -9,6 +9,7 @@ pub mod admit;
 pub mod audit;
 pub mod body;
 pub mod cached;
+pub mod coded;
 pub mod course;
 pub mod ctx;
 pub mod custom;
@@ -58,7 +59,7 @@ impl ProxyHttp for Gateway {
         Ctx::new(&self.state)
     }
 
-    /// No modules: compression would hold back event streams.
+    /// No modules: that for compression would hold back event streams (see `coded` for ours).
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     /// The header block has arrived: disarms its deadline (see `bootstrap/listen`).

@@ -14,14 +14,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::admit::Native;
-use super::cached;
 use super::ctx::Ctx;
 use super::record::outcome_of;
 use super::reply::{self, left};
+use super::{cached, coded};
 use crate::cache::notices::Notices;
 use crate::egress::Failure;
 use crate::exchange::native::{self, Open};
-use crate::exchange::relay::{self, End, Patience};
+use crate::exchange::relay::{self, End, Patience, Way};
 use crate::exchange::sight::Sight;
 use crate::exchange::tries;
 use crate::mcp::rewrite::{self, Unreadable};
@@ -92,19 +92,13 @@ pub async fn answer(state: &State, client: &mut ServerSession, ctx: &mut Ctx, pl
     match collected {
         Ok(body) => {
             let outcome = judge(status, &body);
-            ctx.told.bytes = body.len();
-            (outcome, write(client, head, body).await.map(Ok))
+            (outcome, reply::whole(client, ctx, head, body).await.map(Ok))
         }
         Err(failure) => {
             let reject = crate::exchange::refuse(&failure.into(), &trial.backend);
             (Outcome::Failed, Ok(Err(reject)))
         }
     }
-}
-
-async fn write(client: &mut ServerSession, head: ResponseHeader, body: Bytes) -> Result<()> {
-    client.write_response_header(Box::new(head)).await?;
-    client.write_response_body(body, true).await
 }
 
 /// The header for the client, the session id sealed.
@@ -183,12 +177,16 @@ async fn relayed(
     ctx: &mut Ctx,
     server: &Arc<str>,
     mut opened: Open<'_>,
-    head: ResponseHeader,
+    mut head: ResponseHeader,
 ) -> Served {
     let is_stream = opened.incoming.is_event_stream();
     if is_stream {
         begun(&mut opened);
     }
+    let mut encoder = match coded::relayed(&mut head, client, ctx, opened.incoming.announced()) {
+        Ok(encoder) => encoder,
+        Err(failure) => return (Outcome::Failed, Err(failure)),
+    };
     let Open { incoming, mut trial, .. } = opened;
     let status = head.status;
     let limits = &ctx.snapshot.config.server.limits;
@@ -199,9 +197,14 @@ async fn relayed(
     let _counted = is_stream.then(|| Streaming::begin(state));
     let mut notices = noticing(ctx, server).filter(|_| is_stream);
     let mut seen = |chunk: &[u8]| notices.iter_mut().for_each(|notices| notices.pass(chunk));
-    let end = relay::body(client, incoming, patience, &state.shared.life, None, &mut trial, &mut seen).await;
+    let way = encoder.as_deref_mut().map_or(Way::AsItIs, Way::Coded);
+    let end = relay::body(client, incoming, patience, &state.shared.life, way, &mut trial, &mut seen).await;
     trial.judge(how(&end));
-    settle(ctx, status, end)
+    let ended = settle(ctx, status, end);
+    if let Some(encoder) = &encoder {
+        coded::note(ctx, encoder);
+    }
+    ended
 }
 
 /// Notes that an answer begins as a stream. One that stays for as long as its client likes answered with that; any other
@@ -283,7 +286,7 @@ async fn rewritten(
         let Open { incoming, mut trial, .. } = opened;
         let mut notices = noticing(ctx, &plan.pool.server);
         let mut seen = |chunk: &[u8]| notices.iter_mut().for_each(|notices| notices.pass(chunk));
-        let end = relay::body(client, incoming, patience, &state.shared.life, Some(&mut stream), &mut trial, &mut seen).await;
+        let end = relay::body(client, incoming, patience, &state.shared.life, Way::Rewritten(&mut stream), &mut trial, &mut seen).await;
         trial.judge(how(&end));
         return settle(ctx, status, end);
     }
@@ -308,13 +311,12 @@ async fn rewritten(
     };
     let body = kept.map_or(body, Bytes::from);
     let outcome = judge(status, body.get(..JUDGED).map_or(&body[..], |_| &[]));
-    ctx.told.bytes = body.len();
     let written = async {
         head.remove_header(&http::header::TRANSFER_ENCODING);
-        if !matches!(status.as_u16(), 204 | 304) {
+        if !reply::bodiless(status) {
             head.insert_header(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
         }
-        write(client, head, body).await
+        reply::whole(client, ctx, head, body).await
     };
     (outcome, written.await.map(Ok))
 }

@@ -42,6 +42,10 @@ struct Access<'a> {
     limit: Option<&'a str>,
     bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoded_bytes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
@@ -76,6 +80,8 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
             code: ctx.told.code,
             limit: ctx.told.limit.as_deref(),
             bytes: ctx.told.bytes,
+            encoding: ctx.told.coded.map(|coded| coded.coding.name()),
+            encoded_bytes: ctx.told.coded.map(|coded| coded.bytes),
             error: error.map(ToString::to_string),
         };
         log::info!(target: "access", "{}", serde_json::to_string(&access).unwrap_or_default());

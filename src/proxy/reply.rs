@@ -10,7 +10,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::ctx::{Ctx, Dialect};
-use super::custom;
+use super::{coded, custom};
 use crate::access;
 use crate::egress::Incoming;
 use crate::mcp::message;
@@ -22,7 +22,7 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 /// Written at once at most.
-const PIECE: usize = 64 << 10;
+pub const PIECE: usize = 64 << 10;
 const EVENTS: &str = "text/event-stream";
 
 /// Writes a whole answer and keeps the connection.
@@ -38,12 +38,30 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
         head.append_header(name, value)?;
     }
     dress(&mut head, ctx)?;
-    ctx.told.bytes = page.body.len();
     ctx.farewell(client);
+    whole(client, ctx, head, page.body).await
+}
+
+/// Writes an answer that is there as a whole, its header dressed.
+///
+/// # Errors
+/// When the client is gone.
+pub async fn whole(client: &mut ServerSession, ctx: &mut Ctx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
+    ctx.told.bytes = body.len();
+    if let Some(choice) = coded::choose(&mut head, client, ctx, Some(body.len()))? {
+        // Boxed: its future is large, and most answers need none.
+        return Box::pin(coded::write(client, ctx, head, body, choice)).await;
+    }
     let is_head = client.req_header().method == http::Method::HEAD;
     client.write_response_header(Box::new(head)).await?;
-    let mut rest = if is_head { Bytes::new() } else { page.body };
-    // In pieces, because the time a slow reader has is given to each write.
+    pieces(client, if is_head { Bytes::new() } else { body }).await
+}
+
+/// Writes a body in pieces, because the time a slow reader has is given to each write.
+///
+/// # Errors
+/// When the client is gone.
+pub async fn pieces(client: &mut ServerSession, mut rest: Bytes) -> Result<()> {
     while rest.len() > PIECE {
         client.write_response_body(rest.split_to(PIECE), false).await?;
     }
@@ -160,7 +178,7 @@ fn dress(head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
 /// # Errors
 /// When a header of ours cannot be written, which would be a bug.
 pub fn frame(head: &mut ResponseHeader, client: &ServerSession) -> Result<()> {
-    let bodiless = matches!(head.status.as_u16(), 100..=199 | 204 | 304);
+    let bodiless = bodiless(head.status);
     if bodiless {
         // A length would announce a body that must not come (RFC 9110 §8.6).
         head.remove_header(&header::CONTENT_LENGTH);
@@ -170,6 +188,11 @@ pub fn frame(head: &mut ResponseHeader, client: &ServerSession) -> Result<()> {
         head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
     Ok(())
+}
+
+/// Whether an answer of this status has no body.
+pub fn bodiless(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 100..=199 | 204 | 304)
 }
 
 /// What stays behind: what concerns one connection only (RFC 9110 §7.6.1), and what would speak to the browser in our

@@ -12,6 +12,7 @@ mod bodies;
 mod cache;
 mod cli;
 mod clients;
+mod compression;
 mod conformance;
 mod custom;
 mod discovery;

@@ -9,6 +9,9 @@ pub mod json;
 #[path = "../../../src/call.rs"]
 pub mod call;
 #[cfg(not(test))]
+#[path = "../../../src/coding/mod.rs"]
+pub mod coding;
+#[cfg(not(test))]
 #[path = "../../../src/auth/credential.rs"]
 pub mod credential;
 #[cfg(not(test))]

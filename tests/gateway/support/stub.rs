@@ -35,6 +35,31 @@ pub enum Act {
     Stream(String),
     /// This result as the only message of a stream, behind an event that says nothing.
     OneEvent(Value),
+    /// This status with these headers and a body part by part.
+    Parts(u16, Vec<(&'static str, &'static str)>, Vec<Part>),
+}
+
+/// A part of a body.
+#[derive(Clone)]
+pub enum Part {
+    Bytes(Bytes),
+    /// Nothing, until this says to go on.
+    Wait(tokio::sync::watch::Receiver<bool>),
+    /// The connection is cut.
+    Cut,
+}
+
+impl Part {
+    async fn given(self) -> std::io::Result<Bytes> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            Self::Wait(mut goes_on) => {
+                let _ = goes_on.wait_for(|goes_on| *goes_on).await;
+                Ok(Bytes::new())
+            }
+            Self::Cut => Err(std::io::Error::other("cut")),
+        }
+    }
 }
 
 /// A running stub; it stops when dropped.
@@ -319,6 +344,12 @@ async fn perform(act: Act, shared: &Arc<Shared>, id: &Value, arguments: &Value) 
         Act::OneEvent(result) => {
             let events = format!("id: 6\ndata: \n\nid: 7\ndata: {}\n\n", json!({ "jsonrpc": "2.0", "id": id, "result": result }));
             ([("content-type", "text/event-stream")], events).into_response()
+        }
+        Act::Parts(status, headers, parts) => {
+            let body = Body::from_stream(futures::StreamExt::then(futures::stream::iter(parts), Part::given));
+            let response =
+                headers.iter().fold(Response::builder().status(status), |response, (name, value)| response.header(*name, *value));
+            response.body(body).expect("a response")
         }
         // An error in a body whose length was announced makes the server cut the connection.
         Act::Hangup => {
