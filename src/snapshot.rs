@@ -20,6 +20,7 @@ use crate::limit::Limits;
 use crate::limit::coarse::Coarse;
 use crate::mcp::session::Sealer;
 use crate::observe::metrics::Metrics;
+use crate::observe::spans::Spans;
 use crate::overload::{Gate, Lag};
 use crate::route::rule::Rules;
 use crate::route::version::Versions;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub coarse: Coarse,
     pub lag: Arc<Lag>,
     pub life: Life,
+    /// Where requests are told to a collector of traces, if there is one.
+    pub spans: Option<Spans>,
     /// Backends beside the configured ones.
     pub discovery: Arc<Registry>,
     /// Asks the background service to reload.
@@ -102,8 +105,11 @@ impl State {
     /// # Errors
     /// What in the configuration cannot be used.
     pub fn new(config: Config, secret: &[u8], reload: mpsc::Sender<Reload>, extensions: Extensions) -> Result<Self, String> {
+        let metrics = Metrics::new();
+        let tracing = config.observability.tracing.as_ref();
         let shared = Shared {
-            metrics: Metrics::new(),
+            spans: tracing.map(|tracing| Spans::new(tracing.sample, metrics.spans.with_label_values(&["dropped"]))),
+            metrics,
             client: Client::new(IDLE_PER_WORKER * config.server.workers),
             probes: Arc::new(Client::new(64)),
             sealer: Sealer::new(secret),

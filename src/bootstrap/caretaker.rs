@@ -5,13 +5,15 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::tls::Certificates;
 use super::watch::Watch;
@@ -20,10 +22,14 @@ use crate::config::identity::KeyStore;
 use crate::config::{Config, Source, Tls};
 use crate::egress::Client;
 use crate::exchange;
+use crate::observe::otlp::Exporter;
 use crate::proxy::cached;
 use crate::snapshot::{Reload, State};
 use crate::upstream::backend::Backend;
 use crate::upstream::{self, discovery};
+
+/// How long the end waits for what is still to be told.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The background service.
 pub struct Caretaker {
@@ -37,6 +43,20 @@ pub struct Caretaker {
 impl Caretaker {
     pub fn new(state: Arc<State>, source: Source, certificates: Option<Arc<Certificates>>, wishes: mpsc::Receiver<Reload>) -> Self {
         Self { state, source, certificates, wishes: Mutex::new(Some(wishes)) }
+    }
+
+    /// Begins to tell the collector of traces, if there is one.
+    fn export(&self, stop: &Arc<Notify>) -> Option<JoinHandle<()>> {
+        let shared = &self.state.shared;
+        let queue = shared.spans.as_ref()?.waiting()?;
+        let config = Arc::clone(&self.state.snapshot().config);
+        match Exporter::new(config.observability.tracing.as_ref()?, &shared.metrics.spans) {
+            Ok(exporter) => Some(tokio::spawn(exporter.run(Arc::clone(&shared.probes), queue, Arc::clone(stop)))),
+            Err(error) => {
+                log::error!("traces are not told: {error}");
+                None
+            }
+        }
     }
 
     async fn run(&self, mut wishes: mpsc::Receiver<Reload>) {
@@ -163,6 +183,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
         ("server.session_secret", was.session_secret != is.session_secret),
         ("server.tls", tls),
         ("observability.log", old.observability.log != new.observability.log),
+        ("observability.tracing", old.observability.tracing != new.observability.tracing),
     ];
     changed.extend(checks.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key));
     is.listen = was.listen;
@@ -184,6 +205,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
     is.session_secret.clone_from(&was.session_secret);
     is.tls.clone_from(&was.tls);
     new.observability.log = old.observability.log.clone();
+    new.observability.tracing.clone_from(&old.observability.tracing);
     changed
 }
 
@@ -280,9 +302,15 @@ impl BackgroundService for Caretaker {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(wishes) = wishes else { return };
+        let stop = Arc::new(Notify::new());
+        let exporting = self.export(&stop);
         tokio::select! {
             () = self.run(wishes) => {}
             _ = shutdown.changed() => {}
+        }
+        stop.notify_one();
+        if let Some(exporting) = exporting {
+            let _ = tokio::time::timeout(FAREWELL, exporting).await;
         }
     }
 }

@@ -11,7 +11,7 @@ use url::Url;
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
 use super::{
-    Access, Config, Limits, Log, Observability, Redis, Secret, Server, Tls, auth, backends, balancing, cache, compression, discovery, env,
+    Access, Config, Limits, Redis, Secret, Server, Tls, auth, backends, balancing, cache, compression, discovery, env, observability,
     rate_limits, roles, routing, transform, units,
 };
 
@@ -96,7 +96,7 @@ fn config(root: &Section<'_>) -> Config {
         server,
         access: access(root.section("access")),
         cache: cache::cache(root),
-        observability: observability(root.section("observability")),
+        observability: observability::observability(root.section("observability")),
     };
     rate_limits::check_routes(root, &config.rate_limits, &config.routes);
     roles::check_roles(root, config.auth.as_ref(), &config.roles);
@@ -268,33 +268,6 @@ fn access(section: Section<'_>) -> Access {
     }
     section.finish();
     access
-}
-
-fn observability(section: Section<'_>) -> Observability {
-    let tracing = section.section("tracing");
-    if tracing.bool("enabled") != Some(false) && section.has("tracing") {
-        section.problem("tracing", "not supported yet");
-    }
-    section.not_yet(&["datadog"]);
-    let (log, metrics) = (section.section("log"), section.section("metrics"));
-    let observability = Observability {
-        log: Log {
-            level: log.parse("level", level).unwrap_or_else(|| "info".to_owned()),
-            json: log.choice("format", &[("json", true), ("text", false)]).unwrap_or(true),
-        },
-        metrics: metrics.bool("enabled").unwrap_or(true),
-    };
-    log.finish();
-    metrics.finish();
-    section.finish();
-    observability
-}
-
-fn level(text: &str) -> Result<String, String> {
-    env_filter::Builder::new()
-        .try_parse(text)
-        .map(|_| text.to_ascii_lowercase())
-        .map_err(|_| format!("`{text}` is not a log level: error, warn, info, debug, trace, or module=level,…"))
 }
 
 /// Names appear in paths, metric labels and sealed session ids, hence the narrow alphabet.

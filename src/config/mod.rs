@@ -16,6 +16,7 @@ pub mod discovery;
 mod env;
 pub mod identity;
 mod lines;
+mod observability;
 pub mod quota;
 mod rate_limits;
 mod reader;
@@ -39,6 +40,7 @@ pub use auth::{FORWARDED, instant, key_hash, pem_key};
 pub use check::label;
 pub use discovery::Discovery;
 pub use identity::{Auth, Roles};
+pub use observability::{Log, Observability, Tracing};
 pub use reader::Problem;
 pub use traffic::{CircuitBreaker, LoadBalancer};
 pub use units::duration;
@@ -291,22 +293,6 @@ pub struct Access {
 pub struct Redis {
     /// Holds the password.
     pub url: Secret,
-}
-
-/// What we tell about ourselves.
-#[derive(Debug, Clone, Serialize)]
-pub struct Observability {
-    pub log: Log,
-    /// Whether `/metrics` is answered on the public listener.
-    pub metrics: bool,
-}
-
-/// The log on standard error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Log {
-    /// `info`, or module by module as in `info,pingora_proxy=warn`.
-    pub level: String,
-    pub json: bool,
 }
 
 /// Where a configuration comes from, kept so that it can be read again at reload.

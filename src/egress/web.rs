@@ -30,6 +30,8 @@ pub struct Site {
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<Duration>,
     pub body: Bytes,
 }
 
@@ -70,7 +72,8 @@ impl Site {
         let asked = async {
             let incoming = self.open(client, head, body, wait).await?;
             let status = incoming.status();
-            Ok(Answer { status, body: incoming.collect(MAX_ANSWER).await? })
+            let retry_after = incoming.text("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
+            Ok(Answer { status, retry_after, body: incoming.collect(MAX_ANSWER).await? })
         };
         tokio::time::timeout(wait, asked).await.unwrap_or(Err(Failure::TimedOut))
     }

@@ -51,8 +51,11 @@ pub async fn forward(call: &Call<'_>, member: &Member, target: &Arc<Target>) -> 
     let body = written(call);
     let started = Instant::now();
     let deadline = call.deadline(backend);
-    let sent = call.client.send(target, head(call, member, credential.as_ref()), body, left(deadline)).await;
+    let begun = call.trace.begin(backend);
+    let head = head(call, member, credential.as_ref(), call.trace.parent(begun.as_ref()));
+    let sent = call.client.send(target, head, body, left(deadline)).await;
     backend.meter.count(ending(&sent), started.elapsed());
+    call.trace.end(begun.as_ref(), ending(&sent));
     let incoming = sent.map_err(Trouble::from)?;
     let status = incoming.status();
     let answer = timeout(left(deadline), incoming.collect(MAX_ANSWER)).await.unwrap_or(Err(Failure::TimedOut));
@@ -71,11 +74,11 @@ fn written(call: &Call<'_>) -> Bytes {
     serde_json::to_vec(&written).unwrap_or_default().into()
 }
 
-fn head(call: &Call<'_>, member: &Member, credential: Option<&HeaderValue>) -> Outgoing {
+fn head(call: &Call<'_>, member: &Member, credential: Option<&HeaderValue>, traceparent: &HeaderValue) -> Outgoing {
     let path = member.backend.path(&format!("/api/mcp/{}", call.pool.server));
     let mut head = member.backend.request_with("POST", &path, HeaderValue::from_static("application/json"), credential);
     head.header("x-request-id", call.trace.request_id);
-    head.header("traceparent", call.trace.traceparent);
+    head.header("traceparent", traceparent);
     call.headers.iter().for_each(|(name, value)| head.header(name.as_str(), value));
     head
 }

@@ -147,11 +147,15 @@ impl Native<'_> {
     async fn send<'c>(&self, client: &'c Client, member: &Member, target: &Arc<Target>) -> Result<Incoming<'c>, Trouble> {
         let backend = &member.backend;
         let credential = backend.credential(client, self.on_behalf).await?;
-        let head = self.head(member, credential.as_ref()).map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
+        let begun = self.trace.begin(backend);
+        let head = self
+            .head(member, credential.as_ref(), self.trace.parent(begun.as_ref()))
+            .map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;
         let started = Instant::now();
         let wait = tries::patience(self.pool, self.timeout(backend), self.is_safe());
         let sent = client.send(target, head, self.body.clone(), wait).await;
         backend.meter.count(ending(&sent), started.elapsed());
+        self.trace.end(begun.as_ref(), ending(&sent));
         // The credential it refuses is ours, and where it points to is behind us: neither concerns the client.
         match sent.as_ref().map(Incoming::status) {
             Ok(status @ StatusCode::UNAUTHORIZED) => {
@@ -164,7 +168,7 @@ impl Native<'_> {
         Ok(sent?)
     }
 
-    fn head(&self, member: &Member, credential: Option<&HeaderValue>) -> Result<Outgoing, InvalidHeaderValue> {
+    fn head(&self, member: &Member, credential: Option<&HeaderValue>, traceparent: &HeaderValue) -> Result<Outgoing, InvalidHeaderValue> {
         let mut head = Outgoing::to_backend(self.method, &member.path, &member.backend.authority);
         head.lines(&self.lines);
         if self.method == "POST" {
@@ -177,7 +181,7 @@ impl Native<'_> {
             head.header("authorization", bearer);
         }
         head.header("x-request-id", self.trace.request_id);
-        head.header("traceparent", self.trace.traceparent);
+        head.header("traceparent", traceparent);
         Ok(head)
     }
 }

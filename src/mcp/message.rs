@@ -100,9 +100,17 @@ struct Text<'b>(#[serde(borrow)] Cow<'b, str>);
 struct Meta<'b> {
     #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
     version: Option<Cow<'b, str>>,
+    /// As it was written, whatever it is.
+    #[serde(borrow)]
+    traceparent: Option<&'b RawValue>,
 }
 
 impl<'b> Message<'b> {
+    /// The trace it belongs to, as it was written (W3C Trace Context in `_meta`, MCP 2026-07-28).
+    pub fn traceparent(&self) -> Option<&'b RawValue> {
+        self.params.as_ref()?.meta.as_ref()?.traceparent
+    }
+
     /// The revision the message claims for itself (MCP 2026-07-28).
     pub fn version(&self) -> Option<&str> {
         self.params.as_ref()?.meta.as_ref()?.version.as_deref()

@@ -58,6 +58,8 @@ pub struct Metrics {
     limit_fallbacks: [IntCounter; 3],
     pub limit_store_up: IntGauge,
     shed: [IntCounter; 4],
+    /// By what became of them.
+    pub spans: IntCounterVec,
     backend_draining: IntGaugeVec,
     discovery_up: IntGaugeVec,
     discovery_backends: IntGaugeVec,
@@ -107,11 +109,8 @@ impl Metrics {
                 Fallback::ALL.map(|by| family.with_label_values(&[by.name()]))
             },
             limit_store_up: gauge(r, "rate_limit_store_up", "1 while the store of rate limits answers, or none is shared."),
-            shed: {
-                let family =
-                    counters(r, "overload_refusals_total", "Requests refused because there is more to do than can be done.", &["reason"]);
-                Shed::ALL.map(|reason| family.with_label_values(&[reason.name()]))
-            },
+            shed: sheds(r),
+            spans: counters(r, "trace_spans_total", "Spans told to the collector, or not: exported, failed, dropped.", &["result"]),
             backend_draining: gauges(r, "backend_draining", "1 while the backend is given no new requests.", &["backend"]),
             discovery_up: gauges(r, "discovery_up", "1 while the source can be asked and is in step.", &["source"]),
             discovery_backends: gauges(r, "discovery_backends", "Backends the source last told.", &["source"]),
@@ -296,6 +295,12 @@ impl DiscoveryMeter {
     pub fn found(&self, count: usize) {
         self.backends.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+}
+
+fn sheds(registry: &Registry) -> [IntCounter; 4] {
+    let help = "Requests refused because there is more to do than can be done.";
+    let family = counters(registry, "overload_refusals_total", help, &["reason"]);
+    Shed::ALL.map(|reason| family.with_label_values(&[reason.name()]))
 }
 
 fn retries(registry: &Registry) -> [IntCounter; 4] {

@@ -1,7 +1,18 @@
-//! What the gateway tells about itself: `metrics` (Prometheus), `trace` (request ids and W3C trace context), `log`.
+//! What the gateway tells about itself: `metrics` (Prometheus), `trace` (request ids and W3C trace context), `spans` (what is
+//! told of a request), `otlp` (to whom), `log`.
+
+use std::sync::LazyLock;
 
 pub mod cache;
 pub mod labels;
 pub mod log;
 pub mod metrics;
+pub mod otlp;
+pub mod spans;
 pub mod trace;
+
+/// A name for this process that no other has.
+pub fn instance() -> &'static str {
+    static NAME: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
+    &NAME
+}

@@ -1,11 +1,11 @@
 //! Who a request is: `X-Request-ID` and the W3C trace context. Both are fixed before anything can be refused.
 
-use std::borrow::Cow;
-
 use http::{HeaderMap, HeaderValue};
 
 /// Longest request id taken from a caller.
 const MAX_ID: usize = 128;
+/// The flag that says that a trace is recorded.
+const SAMPLED: u8 = 1;
 
 /// The request's id: the caller's if it is sane, else ours.
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
@@ -17,21 +17,49 @@ fn is_sane(id: &[u8]) -> bool {
     (1..=MAX_ID).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
 }
 
-/// The trace context to send upstream: the caller's trace with a span of ours, or a new, unsampled trace.
-/// (W3C Trace Context, level 1.)
-pub fn traceparent(headers: &HeaderMap) -> HeaderValue {
-    let mut values = headers.get_all("traceparent").iter();
-    let callers = values.next().filter(|_| values.next().is_none()).and_then(|value| parse(value.as_bytes()));
-    let (trace, flags) = match &callers {
-        Some((trace, flags)) => (Cow::Borrowed(*trace), *flags),
-        None => (Cow::Owned(format!("{:032x}", uuid::Uuid::new_v4().as_u128())), "00"),
-    };
-    let span = uuid::Uuid::new_v4().as_u64_pair().0;
-    text(&format!("00-{trace}-{span:016x}-{flags}"))
+/// The trace that a request belongs to, and our span in it (W3C Trace Context, level 1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Context {
+    pub trace: u128,
+    pub span: u64,
+    /// The caller's span.
+    pub parent: Option<u64>,
+    flags: u8,
 }
 
-/// Trace id and flags of a valid `traceparent`.
-fn parse(value: &[u8]) -> Option<(&str, &str)> {
+impl Context {
+    /// Continues the caller's trace, or begins one that is sampled if `chance` says so.
+    pub fn of(headers: &HeaderMap, chance: impl FnOnce() -> bool) -> Self {
+        let mut values = headers.get_all("traceparent").iter();
+        let callers = values.next().filter(|_| values.next().is_none()).and_then(|value| Self::within(value.as_bytes()));
+        callers.unwrap_or_else(|| Self { trace: uuid::Uuid::new_v4().as_u128(), span: span_id(), parent: None, flags: u8::from(chance()) })
+    }
+
+    /// A span of ours within the trace that a `traceparent` names.
+    pub fn within(traceparent: &[u8]) -> Option<Self> {
+        let (trace, parent, flags) = parse(traceparent)?;
+        let trace = u128::from_str_radix(trace, 16).ok()?;
+        let (parent, flags) = (u64::from_str_radix(parent, 16).ok()?, u8::from_str_radix(flags, 16).ok()?);
+        Some(Self { trace, span: span_id(), parent: Some(parent), flags })
+    }
+
+    pub fn is_sampled(self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// The header of a request whose parent is one of our spans.
+    pub fn traceparent(self, span: u64) -> HeaderValue {
+        text(&format!("00-{:032x}-{span:016x}-{:02x}", self.trace, self.flags))
+    }
+}
+
+/// A span id, which is never zero.
+pub fn span_id() -> u64 {
+    fastrand::u64(1..)
+}
+
+/// Trace id, span id and flags of a valid `traceparent`.
+fn parse(value: &[u8]) -> Option<(&str, &str, &str)> {
     let text = std::str::from_utf8(value).ok()?;
     let mut parts = text.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -40,7 +68,7 @@ fn parse(value: &[u8]) -> Option<(&str, &str)> {
     // Version ff is forbidden; version 00 has exactly four parts, later ones may have more.
     let shaped = hex(version, 2) && version != "ff" && (version != "00" || parts.next().is_none());
     let valid = shaped && hex(trace, 32) && !zero(trace) && hex(span, 16) && !zero(span) && hex(flags, 2);
-    valid.then_some((trace, flags))
+    valid.then_some((trace, span, flags))
 }
 
 fn text(text: &str) -> HeaderValue {
@@ -68,16 +96,20 @@ mod tests {
     #[test]
     fn a_trace_is_continued_or_begun() {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let ours = traceparent(&with("traceparent", parent));
-        let ours = ours.to_str().unwrap();
-        assert!(ours.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && ours.ends_with("-01") && ours != parent);
+        let ours = Context::of(&with("traceparent", parent), || false);
+        assert!(ours.is_sampled() && ours.parent == Some(0xb7ad_6b71_6920_3331));
+        let told = ours.traceparent(ours.span);
+        let told = told.to_str().unwrap();
+        assert!(told.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && told.ends_with("-01") && told != parent);
         for bad in [
             "",
             "00-0-0-0",
             "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
         ] {
-            assert_eq!(traceparent(&with("traceparent", bad)).len(), parent.len(), "{bad}");
+            let begun = Context::of(&with("traceparent", bad), || true);
+            assert!(begun.parent.is_none() && begun.is_sampled() && begun.traceparent(begun.span).len() == parent.len(), "{bad}");
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::access;
 use crate::call::{Call, Era};
 use crate::config::Limits;
 use crate::limit::Granted;
+use crate::mcp::members::Members;
 use crate::mcp::message::{Message, Payload};
 use crate::mcp::rest::{self, Form};
 use crate::mcp::session::Session;
@@ -185,7 +186,9 @@ async fn rest<'b>(ctx: &mut Ctx, known: Known<'_>, body: &'b Body, form: Form) -
     let course::Rest { payload, mut courses } = course::rest(ctx, known.courses, body)?;
     let mut granted = Granted::default();
     if let rest::Payload::One(request) = &payload {
-        ctx.told.ask(&request.call());
+        ctx.asks(&request.call());
+        let meta = request.params.get("_meta").and_then(|meta| serde_json::from_str::<Members<'_>>(meta.get()).ok());
+        ctx.adopt(meta.as_ref().and_then(|meta| meta.get("traceparent")));
     }
     let payload = match payload {
         rest::Payload::One(request) => rest::Payload::One(judge(ctx, &known, request, courses.first_mut(), &mut granted).await?),
@@ -245,8 +248,11 @@ async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, bod
     }
     let course::Native { payload, call, mut decided, body } = course::native(ctx, known.courses, asked, call, body)?;
     if let Some(call) = &call {
-        ctx.told.ask(call);
+        ctx.asks(call);
     }
+    let parent = payload.as_ref().and_then(Payload::one).and_then(Message::traceparent);
+    ctx.adopt(parent);
+    let body = ctx.stamp(body, parent);
     // May they: every message of a batch, or none of it is sent, since a part would be another request.
     let batch = payload.as_ref().map(Payload::batched).unwrap_or_default();
     let calls = || call.iter().chain(&batch);
@@ -277,7 +283,7 @@ async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, bod
     let token = who::token(&pool, &known.caller.principal, &request.headers);
     let affinity = who::affinity(&pool, &known.caller.principal, ctx, &request.headers);
     let principal = known.caller.principal;
-    Ok(Native { granted, pool, principal, token, affinity, call, may_list, session, body: body.clone(), decided })
+    Ok(Native { granted, pool, principal, token, affinity, call, may_list, session, body, decided })
 }
 
 /// What the rule is called that chose where a request goes.

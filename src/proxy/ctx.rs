@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use pingora::protocols::http::ServerSession;
+use serde_json::value::RawValue;
 
 use super::cached::Cached;
 use super::coded::Coded;
@@ -14,6 +16,8 @@ use crate::call::Call;
 use crate::extend::Middleware;
 use crate::limit::Notice;
 use crate::observe::metrics::Outcome;
+use crate::observe::spans::Attempts;
+use crate::observe::trace::Context;
 use crate::principal::Principal;
 use crate::room::Place;
 use crate::route::version::Version;
@@ -43,6 +47,8 @@ pub struct Ctx {
     pub version: Option<Arc<Version>>,
     /// Headers that change on the way to the caller.
     pub downstream: Headers,
+    /// Who was asked, where a collector of traces may be told.
+    pub attempts: Option<Attempts>,
     state: Arc<State>,
     counted: bool,
 }
@@ -51,7 +57,9 @@ pub struct Ctx {
 pub struct Arrival {
     pub started: Instant,
     pub request_id: HeaderValue,
+    /// Of our span in the caller's trace.
     pub traceparent: HeaderValue,
+    pub context: Context,
     /// The real client.
     pub client: Client,
     /// The origin of a page of another site that may read the answer.
@@ -87,16 +95,6 @@ pub struct Told {
     pub coded: Option<Coded>,
 }
 
-impl Told {
-    /// Notes what is asked, where it will be written down.
-    pub fn ask(&mut self, call: &Call<'_>) {
-        if log::log_enabled!(target: "access", log::Level::Info) {
-            self.method = Some(call.method.clone().into_owned());
-            self.name = call.name.clone().map(Cow::into_owned);
-        }
-    }
-}
-
 impl Ctx {
     pub fn new(state: &Arc<State>) -> Self {
         Self {
@@ -105,6 +103,7 @@ impl Ctx {
                 started: Instant::now(),
                 request_id: HeaderValue::from_static("-"),
                 traceparent: HeaderValue::from_static("-"),
+                context: Context::default(),
                 client: Client { peer: None, address: None, tls: false },
                 shared_with: None,
             },
@@ -117,8 +116,42 @@ impl Ctx {
             place: None,
             version: None,
             downstream: Headers::default(),
+            attempts: state.shared.spans.as_ref().map(|_| Attempts::default()),
             state: Arc::clone(state),
             counted: false,
+        }
+    }
+
+    /// Takes its place in a trace.
+    pub fn follow(&mut self, context: Context) {
+        self.arrival.traceparent = context.traceparent(context.span);
+        self.arrival.context = context;
+    }
+
+    /// Continues the trace that a message names in its `_meta`, where its headers name none.
+    pub fn adopt(&mut self, traceparent: Option<&RawValue>) {
+        let named = traceparent.filter(|_| self.arrival.context.parent.is_none()).and_then(written).and_then(Context::within);
+        if let Some(context) = named {
+            self.follow(context);
+        }
+    }
+
+    /// A body whose `_meta` names our span instead of the caller's, where ours is told of. The new name is as long as the old.
+    pub fn stamp(&self, body: &Bytes, traceparent: Option<&RawValue>) -> Bytes {
+        let ours = self.arrival.traceparent.as_bytes();
+        let old = traceparent.filter(|_| self.attempts.is_some()).and_then(written).filter(|old| old.len() == ours.len());
+        let place = old.and_then(|old| (old.as_ptr() as usize).checked_sub(body.as_ptr() as usize));
+        let Some(place) = place.filter(|place| place + ours.len() <= body.len()) else { return body.clone() };
+        let mut changed = body.to_vec();
+        changed[place..place + ours.len()].copy_from_slice(ours);
+        changed.into()
+    }
+
+    /// Notes what is asked, where it will be written down.
+    pub fn asks(&mut self, call: &Call<'_>) {
+        if self.attempts.is_some() || log::log_enabled!(target: "access", log::Level::Info) {
+            self.told.method = Some(call.method.clone().into_owned());
+            self.told.name = call.name.clone().map(Cow::into_owned);
         }
     }
 
@@ -147,12 +180,19 @@ impl Ctx {
     }
 
     pub fn trace(&self) -> Trace<'_> {
-        Trace { request_id: &self.arrival.request_id, traceparent: &self.arrival.traceparent }
+        let noted = self.attempts.as_ref().map(|attempts| (self.arrival.context, attempts));
+        Trace { request_id: &self.arrival.request_id, traceparent: &self.arrival.traceparent, noted }
     }
 
     pub fn request_id(&self) -> &str {
         self.arrival.request_id.to_str().unwrap_or("-")
     }
+}
+
+/// The text between its quotes, where nothing in it is escaped.
+fn written(value: &RawValue) -> Option<&[u8]> {
+    let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    (!text.contains('\\')).then_some(text.as_bytes())
 }
 
 impl Drop for Ctx {

@@ -18,6 +18,7 @@ mod often;
 pub mod record;
 pub mod reply;
 pub mod rest;
+mod told;
 pub mod who;
 
 use std::any::Any;
@@ -35,6 +36,7 @@ use pingora::{Error, ErrorType, Result};
 use self::admit::Plan;
 use self::body::Body;
 use self::ctx::Ctx;
+use crate::observe::spans::Spans;
 use crate::observe::trace;
 use crate::page::Page;
 use crate::principal::Principal;
@@ -70,7 +72,8 @@ impl ProxyHttp for Gateway {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         let headers = &session.req_header().headers;
         ctx.arrival.request_id = trace::request_id(headers);
-        ctx.arrival.traceparent = trace::traceparent(headers);
+        let context = trace::Context::of(headers, || self.state.shared.spans.as_ref().is_some_and(Spans::chance));
+        ctx.follow(context);
         ctx.begin();
         let client = session.as_downstream_mut();
         client.set_write_timeout(Some(SLOWEST_READER));
@@ -107,6 +110,7 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         record::write(&self.state, session.as_downstream(), ctx, error);
+        told::tell(&self.state, session.as_downstream(), ctx);
         // Last, so that it counts for nobody's latency.
         body::linger(session.as_downstream_mut()).await;
     }

@@ -22,6 +22,8 @@ use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
 use crate::mcp::message::Response;
 use crate::mcp::{self, headers};
 use crate::observe::metrics::Ending;
+use crate::observe::spans::{Attempts, Begun};
+use crate::observe::trace::Context;
 
 /// The largest answer read into memory.
 pub(super) const MAX_ANSWER: usize = 16 << 20;
@@ -64,7 +66,31 @@ pub struct Question<'q> {
 #[derive(Clone, Copy)]
 pub struct Trace<'q> {
     pub request_id: &'q HeaderValue,
+    /// Of our own span.
     pub traceparent: &'q HeaderValue,
+    /// The trace, and where it is kept who was asked; `None`: nobody is told.
+    pub noted: Option<(Context, &'q Attempts)>,
+}
+
+impl<'q> Trace<'q> {
+    /// Notes that a backend is asked now.
+    pub fn begin(&self, backend: &Backend) -> Option<Begun> {
+        self.noted.map(|(context, attempts)| attempts.begin(context, backend.name()))
+    }
+
+    /// What the backend is told is the parent of what it does.
+    pub fn parent<'b>(&self, begun: Option<&'b Begun>) -> &'b HeaderValue
+    where
+        'q: 'b,
+    {
+        begun.map_or(self.traceparent, |begun| &begun.traceparent)
+    }
+
+    pub fn end(&self, begun: Option<&Begun>, ending: Ending) {
+        if let (Some((_, attempts)), Some(begun)) = (self.noted, begun) {
+            attempts.end(begun, ending);
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -251,7 +277,9 @@ impl Exchange<'_, '_> {
     }
 
     pub(super) async fn post(&self, body: Bytes, manner: Manner<'_>, wait: Duration) -> Result<Incoming<'_>, Trouble> {
-        let head = self.head("POST", manner).map_err(|_| UNSENDABLE)?;
+        let trace = self.question.trace;
+        let begun = trace.and_then(|trace| trace.begin(self.backend));
+        let head = self.head_of("POST", manner, begun.as_ref()).map_err(|_| UNSENDABLE)?;
         let wait = wait.min(self.remaining());
         if wait.is_zero() {
             return Err(Failure::TimedOut.into());
@@ -259,19 +287,24 @@ impl Exchange<'_, '_> {
         let started = Instant::now();
         let result = self.client.send(self.target, head, body, wait).await;
         // Probes of our own are not traffic.
-        if self.question.trace.is_some() {
+        if let Some(trace) = trace {
             self.backend.meter.count(ending(&result), started.elapsed());
+            trace.end(begun.as_ref(), ending(&result));
         }
         Ok(result?)
     }
 
     pub(super) fn head(&self, method: &'static str, manner: Manner<'_>) -> Result<Outgoing, InvalidHeaderValue> {
+        self.head_of(method, manner, None)
+    }
+
+    fn head_of(&self, method: &'static str, manner: Manner<'_>, begun: Option<&Begun>) -> Result<Outgoing, InvalidHeaderValue> {
         let path = self.backend.mcp_path(self.question.server);
         let credential = self.question.credential.or(self.backend.bearer.as_ref());
         let mut head = self.backend.request_with(method, &path, JSON_OR_EVENTS, credential);
         if let Some(trace) = self.question.trace {
             head.header("x-request-id", trace.request_id);
-            head.header("traceparent", trace.traceparent);
+            head.header("traceparent", trace.parent(begun));
         }
         for (name, value) in self.question.headers {
             head.header(name.as_str(), value);

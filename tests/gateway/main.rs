@@ -31,5 +31,6 @@ mod rest;
 mod routes;
 mod servers;
 mod sidecar;
+mod tracing;
 mod transform;
 mod versions;

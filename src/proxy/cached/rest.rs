@@ -194,7 +194,7 @@ impl Renewal {
             owner: self.principal.binding(),
             on_behalf: self.token.as_deref().map(OnBehalf::new),
             sight: None,
-            trace: Trace { request_id: &self.request_id, traceparent: &self.traceparent },
+            trace: Trace { request_id: &self.request_id, traceparent: &self.traceparent, noted: None },
             started: Instant::now(),
             affinity: self.affinity,
             metrics: &self.state.shared.metrics,

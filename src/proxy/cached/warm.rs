@@ -21,6 +21,7 @@ use crate::limit::Granted;
 use crate::mcp::members::Members;
 use crate::mcp::message::{self, Message};
 use crate::mcp::{headers, rest as form};
+use crate::observe::trace::{self, Context};
 use crate::principal::{Identity, Principal, Way};
 use crate::proxy::admit::{Native, Rest};
 use crate::proxy::body::Body;
@@ -183,8 +184,8 @@ impl Warmer {
 async fn ask(state: &Arc<State>, cache: &Arc<Cache>, warm: &Warm, pool: &Arc<Pool>, lane: Lane) -> Came {
     let mut ctx = Ctx::new(state);
     let none = HeaderMap::new();
-    ctx.arrival.request_id = crate::observe::trace::request_id(&none);
-    ctx.arrival.traceparent = crate::observe::trace::traceparent(&none);
+    ctx.arrival.request_id = trace::request_id(&none);
+    ctx.follow(Context::of(&none, || false));
     let principal = Principal::new(Way::Anonymous, Identity { tenant: warm.tenant.clone(), ..Identity::default() });
     let came = match lane {
         Lane::Rest => Box::pin(by_rest(&mut ctx, cache, warm, pool, principal)).await,

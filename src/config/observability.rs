@@ -1,0 +1,91 @@
+//! Written `observability:` → the checked model: the log, metrics, traces.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use url::Url;
+
+use super::check::backend_url;
+use super::reader::Section;
+use super::{Secret, Timespan};
+
+/// What we tell about ourselves.
+#[derive(Debug, Clone, Serialize)]
+pub struct Observability {
+    pub log: Log,
+    /// Whether `/metrics` is answered on the public listener.
+    pub metrics: bool,
+    /// `None`: no collector is told of traces.
+    pub tracing: Option<Tracing>,
+}
+
+/// Where traces are told, by OTLP over HTTP.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Tracing {
+    /// The collector; `/v1/traces` is added.
+    pub otlp: Url,
+    /// The share of traces that begin here and are told: 0 to 1. Those of callers are as their `traceparent` says, and
+    /// failures are always told.
+    pub sample: f64,
+    /// What is sent with each batch, to authenticate.
+    pub headers: Vec<(String, Secret)>,
+    /// `service.name`
+    pub service: String,
+    /// For one batch.
+    pub timeout: Timespan,
+}
+
+/// The log on standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Log {
+    /// `info`, or module by module as in `info,pingora_proxy=warn`.
+    pub level: String,
+    pub json: bool,
+}
+
+pub(super) fn observability(section: Section<'_>) -> Observability {
+    section.not_yet(&["datadog"]);
+    let (log, metrics) = (section.section("log"), section.section("metrics"));
+    let observability = Observability {
+        log: Log {
+            level: log.parse("level", level).unwrap_or_else(|| "info".to_owned()),
+            json: log.choice("format", &[("json", true), ("text", false)]).unwrap_or(true),
+        },
+        metrics: metrics.bool("enabled").unwrap_or(true),
+        tracing: tracing(&section),
+    };
+    log.finish();
+    metrics.finish();
+    section.finish();
+    observability
+}
+
+fn tracing(observability: &Section<'_>) -> Option<Tracing> {
+    let section = observability.section("tracing");
+    let enabled = section.bool("enabled").unwrap_or_else(|| observability.has("tracing"));
+    let headers = section.section("headers");
+    let tracing = Tracing {
+        otlp: section.parse("otlp", backend_url).unwrap_or_else(|| Url::parse(COLLECTOR).expect("a URL")),
+        sample: section.share("sample").unwrap_or(0.1),
+        headers: headers.named_texts().into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+        service: section.string("service").unwrap_or_else(|| "mcp-gateway".to_owned()),
+        timeout: Timespan(section.duration("timeout").unwrap_or(Duration::from_secs(5))),
+    };
+    for (name, value) in &tracing.headers {
+        if name.parse::<http::HeaderName>().is_err() || http::HeaderValue::from_str(value.expose()).is_err() {
+            headers.problem(name, "not a header that can be sent");
+        }
+    }
+    section.finish();
+    enabled.then_some(tracing)
+}
+
+/// Where collectors listen unless they are told otherwise (OTLP 1.x).
+const COLLECTOR: &str = "http://localhost:4318";
+
+fn level(text: &str) -> Result<String, String> {
+    env_filter::Builder::new()
+        .try_parse(text)
+        .map(|_| text.to_ascii_lowercase())
+        .map_err(|_| format!("`{text}` is not a log level: error, warn, info, debug, trace, or module=level,…"))
+}

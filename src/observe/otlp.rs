@@ -1,0 +1,261 @@
+//! Telling a collector, by OTLP over HTTP (protobuf), of requests that are over: in batches, in the background, never
+//! waited for. A collector that is away costs what does not fit into the queue meanwhile, and is asked again ever more
+//! seldom.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode as Code;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use prometheus::IntCounterVec;
+use prost::Message as _;
+use tokio::sync::{Notify, mpsc};
+
+use super::labels::Ending;
+use super::spans::{Attempt, Finished, Value};
+use crate::config::Tracing;
+use crate::egress::Client;
+use crate::egress::web::Site;
+
+/// Requests told at a time, and how long the first of them waits for others.
+const BATCH: usize = 512;
+const WAIT: Duration = Duration::from_secs(2);
+/// How long a collector is left alone after it failed, at least and at most.
+const SOONEST: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(30);
+/// Times one batch is sent.
+const TRIES: usize = 4;
+
+/// Sends what is queued to one collector.
+pub struct Exporter {
+    site: Site,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    service: String,
+    timeout: Duration,
+    /// Spans by what became of them.
+    counted: IntCounterVec,
+}
+
+/// What became of a batch.
+enum Sent {
+    Taken,
+    /// It may be taken later.
+    Later(String, Option<Duration>),
+    /// It never will be.
+    Refused(String),
+}
+
+impl Exporter {
+    /// # Errors
+    /// When the collector's URL or a header cannot be written into a request.
+    pub fn new(conf: &Tracing, counted: &IntCounterVec) -> Result<Self, String> {
+        let mut url = conf.otlp.clone();
+        url.set_path(&format!("{}/v1/traces", url.path().trim_end_matches('/')));
+        let header = |(name, value): &(String, crate::config::Secret)| {
+            let value = HeaderValue::from_str(value.expose()).map(|mut value| {
+                value.set_sensitive(true);
+                value
+            });
+            name.parse::<HeaderName>()
+                .ok()
+                .zip(value.ok())
+                .ok_or_else(|| format!("observability.tracing.headers.{name}: no header can carry it"))
+        };
+        let headers = conf.headers.iter().map(header).collect::<Result<_, _>>()?;
+        let (service, timeout) = (conf.service.clone(), conf.timeout.0);
+        Ok(Self { site: Site::new(&url, None)?, headers, service, timeout, counted: counted.clone() })
+    }
+
+    /// Sends until the queue is closed or `stop` is told; then what is left, once.
+    pub async fn run(self, client: Arc<Client>, mut queue: mpsc::Receiver<Finished>, stop: Arc<Notify>) {
+        let mut pause = SOONEST;
+        loop {
+            let mut batch = Vec::new();
+            let stopped = tokio::select! {
+                biased;
+                () = stop.notified() => true,
+                count = gather(&mut queue, &mut batch) => count == 0,
+            };
+            if stopped {
+                while let Ok(finished) = queue.try_recv() {
+                    batch.push(finished);
+                }
+            }
+            if !batch.is_empty() {
+                let tried = self.send(&client, &batch, if stopped { 1 } else { TRIES }, &mut pause);
+                tokio::select! {
+                    biased;
+                    () = tried => {}
+                    () = stop.notified(), if !stopped => {
+                        self.count("failed", &batch);
+                        return;
+                    }
+                }
+            }
+            if stopped {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, client: &Client, batch: &[Finished], tries: usize, pause: &mut Duration) {
+        let body = Bytes::from(self.encoded(batch));
+        for attempt in 1..=tries {
+            match self.post(client, body.clone()).await {
+                Sent::Taken => {
+                    *pause = SOONEST;
+                    self.count("exported", batch);
+                    return;
+                }
+                Sent::Refused(why) => {
+                    log::warn!("the collector of traces refused {} requests: {why}", batch.len());
+                    break;
+                }
+                Sent::Later(why, _) if attempt == tries => {
+                    log::warn!("the collector of traces cannot be reached, {} requests are not told: {why}", batch.len());
+                }
+                Sent::Later(why, wait) => {
+                    log::debug!("the collector of traces: {why}");
+                    tokio::time::sleep(wait.unwrap_or(*pause).min(LATEST)).await;
+                    *pause = (*pause * 2).min(LATEST);
+                }
+            }
+        }
+        self.count("failed", batch);
+    }
+
+    /// OTLP 1.x, "OTLP/HTTP Response": 429, 502, 503 and 504 may be repeated, everything else not.
+    async fn post(&self, client: &Client, body: Bytes) -> Sent {
+        let mut head = self.site.request("POST");
+        head.header("content-type", &HeaderValue::from_static("application/x-protobuf"));
+        for (name, value) in &self.headers {
+            head.header(name.as_str(), value);
+        }
+        let answer = match self.site.ask(client, head, body, self.timeout).await {
+            Ok(answer) => answer,
+            Err(failure) => return Sent::Later(failure.to_string(), None),
+        };
+        match answer.status {
+            status if status.is_success() => Sent::Taken,
+            status @ (StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT) => Sent::Later(format!("it answered {status}"), answer.retry_after),
+            status => Sent::Refused(format!("it answered {status}")),
+        }
+    }
+
+    fn count(&self, result: &str, batch: &[Finished]) {
+        let spans: usize = batch.iter().map(|finished| 1 + finished.attempts.len()).sum();
+        self.counted.with_label_values(&[result]).inc_by(spans as u64);
+    }
+
+    fn encoded(&self, batch: &[Finished]) -> Vec<u8> {
+        let attributes = vec![
+            pair("service.name", &self.service.as_str().into()),
+            pair("service.version", &env!("CARGO_PKG_VERSION").into()),
+            pair("service.instance.id", &super::instance().into()),
+        ];
+        let scope = InstrumentationScope {
+            name: "mcp-gateway".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..InstrumentationScope::default()
+        };
+        let spans = batch.iter().flat_map(spans).collect();
+        let scoped = ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() };
+        let resource = Resource { attributes, ..Resource::default() };
+        let told = ResourceSpans { resource: Some(resource), scope_spans: vec![scoped], ..ResourceSpans::default() };
+        ExportTraceServiceRequest { resource_spans: vec![told] }.encode_to_vec()
+    }
+}
+
+/// Waits for the first request, and a little for others; how many there are. None: the queue is closed.
+async fn gather(queue: &mut mpsc::Receiver<Finished>, batch: &mut Vec<Finished>) -> usize {
+    if queue.recv_many(batch, BATCH).await == 0 {
+        return 0;
+    }
+    let until = Instant::now() + WAIT;
+    while batch.len() < BATCH {
+        let room = BATCH - batch.len();
+        match tokio::time::timeout_at(until.into(), queue.recv_many(batch, room)).await {
+            Ok(count) if count > 0 => {}
+            _ => break,
+        }
+    }
+    batch.len()
+}
+
+/// The span of a request, and those of its attempts.
+fn spans(finished: &Finished) -> Vec<Span> {
+    let context = finished.context;
+    let server = Span {
+        span_id: context.span.to_be_bytes().to_vec(),
+        parent_span_id: context.parent.map(|parent| parent.to_be_bytes().to_vec()).unwrap_or_default(),
+        name: finished.name.clone(),
+        kind: SpanKind::Server.into(),
+        start_time_unix_nano: finished.nanos(finished.began),
+        end_time_unix_nano: finished.nanos(finished.ended),
+        attributes: finished.attributes.iter().map(|(name, value)| pair(name, value)).collect(),
+        status: finished.failed.then(failure),
+        ..blank(finished)
+    };
+    let last = finished.attempts.len().checked_sub(1);
+    let attempts = finished.attempts.iter().enumerate().map(|(at, attempt)| asked(finished, attempt, at, Some(at) == last));
+    std::iter::once(server).chain(attempts).collect()
+}
+
+/// The span of one attempt. The last one lasts until its answer was passed on; when that began is an event of it.
+fn asked(finished: &Finished, attempt: &Attempt, at: usize, is_last: bool) -> Span {
+    let mut attributes = vec![
+        pair("http.request.method", &"POST".into()),
+        pair("mcp_gateway.backend", &attempt.backend.as_str().into()),
+        pair("mcp_gateway.attempt", &Value::Number(i64::try_from(at + 1).unwrap_or(i64::MAX))),
+    ];
+    let (fault, fine) = match attempt.ended {
+        Some((_, Ending::Status(status))) => {
+            attributes.push(pair("http.response.status_code", &Value::Number(status.into())));
+            ((status >= 400).then(|| status.to_string()), status < 400)
+        }
+        Some((_, Ending::Unreachable)) => (Some("unreachable".to_owned()), false),
+        Some((_, Ending::Broken)) => (Some("broken".to_owned()), false),
+        None => (Some("abandoned".to_owned()), false),
+    };
+    attributes.extend(fault.as_ref().map(|fault| pair("error.type", &fault.as_str().into())));
+    let answered = attempt.ended.map_or(finished.ended, |(at, _)| at);
+    let event = Event { time_unix_nano: finished.nanos(answered), name: "answer began".into(), ..Event::default() };
+    Span {
+        span_id: attempt.span.to_be_bytes().to_vec(),
+        parent_span_id: finished.context.span.to_be_bytes().to_vec(),
+        name: "POST".into(),
+        kind: SpanKind::Client.into(),
+        start_time_unix_nano: finished.nanos(attempt.began),
+        end_time_unix_nano: finished.nanos(if is_last && fine { finished.ended } else { answered }),
+        attributes,
+        events: if fine { vec![event] } else { Vec::new() },
+        status: fault.is_some().then(failure),
+        ..blank(finished)
+    }
+}
+
+fn blank(finished: &Finished) -> Span {
+    Span { trace_id: finished.context.trace.to_be_bytes().to_vec(), ..Span::default() }
+}
+
+fn failure() -> Status {
+    Status { code: Code::Error.into(), ..Status::default() }
+}
+
+fn pair(name: &str, value: &Value) -> KeyValue {
+    let value = match value {
+        Value::Text(text) => any_value::Value::StringValue(text.clone()),
+        Value::Number(number) => any_value::Value::IntValue(*number),
+    };
+    KeyValue { key: name.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}

@@ -1,0 +1,176 @@
+//! What is told of a request to a collector of traces: one span for the request, one for every time a backend was asked. It
+//! is gathered while the request runs, and queued when it is over if its trace is sampled or it failed. The queue is
+//! bounded and nobody waits for it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use http::HeaderValue;
+use prometheus::IntCounter;
+use tokio::sync::mpsc;
+
+use super::labels::Ending;
+use super::trace::{Context, span_id};
+
+/// Requests that may wait to be told.
+const QUEUE: usize = 4096;
+
+/// The times that backends were asked for one request.
+#[derive(Default)]
+pub struct Attempts(Mutex<Vec<Attempt>>);
+
+/// One time that a backend was asked.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    pub span: u64,
+    pub backend: String,
+    pub began: Instant,
+    /// When its answer began, or it failed, and how; `None`: it was given up.
+    pub ended: Option<(Instant, Ending)>,
+}
+
+/// An attempt under way.
+pub struct Begun {
+    /// What the backend is told.
+    pub traceparent: HeaderValue,
+    place: usize,
+}
+
+impl Attempts {
+    /// Notes that a backend is asked now.
+    pub fn begin(&self, context: Context, backend: &str) -> Begun {
+        let span = span_id();
+        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        attempts.push(Attempt { span, backend: backend.to_owned(), began: Instant::now(), ended: None });
+        Begun { traceparent: context.traceparent(span), place: attempts.len() - 1 }
+    }
+
+    pub fn end(&self, begun: &Begun, ending: Ending) {
+        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(attempt) = attempts.get_mut(begun.place) {
+            attempt.ended = Some((Instant::now(), ending));
+        }
+    }
+
+    /// All of them, taken.
+    pub fn take(&self) -> Vec<Attempt> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The value of an attribute.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Text(String),
+    Number(i64),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+/// A request that is over.
+#[derive(Debug)]
+pub struct Finished {
+    pub context: Context,
+    pub name: String,
+    pub began: Instant,
+    pub ended: Instant,
+    /// The wall clock when it ended.
+    pub at: SystemTime,
+    pub attributes: Vec<(&'static str, Value)>,
+    /// What kind of failure it was, if it was one.
+    pub failed: bool,
+    pub attempts: Vec<Attempt>,
+}
+
+/// Where requests are told; kept by whoever serves them.
+pub struct Spans {
+    /// The share of traces begun here that are sampled.
+    sample: f64,
+    queue: mpsc::Sender<Finished>,
+    waiting: Mutex<Option<mpsc::Receiver<Finished>>>,
+    dropped: IntCounter,
+}
+
+impl Spans {
+    pub fn new(sample: f64, dropped: IntCounter) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        Self { sample, queue, waiting: Mutex::new(Some(waiting)), dropped }
+    }
+
+    /// Whether a trace that begins here is sampled.
+    pub fn chance(&self) -> bool {
+        fastrand::f64() < self.sample
+    }
+
+    /// Queues a request, or counts it as lost.
+    pub fn tell(&self, finished: Finished) {
+        let spans = 1 + finished.attempts.len() as u64;
+        if self.queue.try_send(finished).is_err() {
+            self.dropped.inc_by(spans);
+        }
+    }
+
+    /// The other end of the queue, once.
+    pub fn waiting(&self) -> Option<mpsc::Receiver<Finished>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Finished {
+    /// Nanoseconds since 1970 of a moment of it.
+    pub fn nanos(&self, moment: Instant) -> u64 {
+        let before: Duration = self.ended.saturating_duration_since(moment);
+        let since = self.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(before);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(attempts: usize) -> Finished {
+        let now = Instant::now();
+        let all = Attempts::default();
+        let context = Context::of(&http::HeaderMap::new(), || true);
+        (0..attempts).for_each(|_| drop(all.begin(context, "one")));
+        Finished {
+            context,
+            name: "n".into(),
+            began: now,
+            ended: now,
+            at: SystemTime::now(),
+            attributes: Vec::new(),
+            failed: false,
+            attempts: all.take(),
+        }
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_nobody_waits() {
+        let dropped = IntCounter::new("dropped", "d").unwrap();
+        let spans = Spans::new(1.0, dropped.clone());
+        (0..QUEUE).for_each(|_| spans.tell(finished(1)));
+        assert_eq!(dropped.get(), 0);
+        spans.tell(finished(2));
+        assert_eq!(dropped.get(), 3);
+        assert!(spans.waiting().is_some() && spans.waiting().is_none());
+        assert!(spans.chance() && !Spans::new(0.0, dropped).chance());
+    }
+
+    #[test]
+    fn an_attempt_tells_its_own_span_and_how_it_ended() {
+        let (attempts, context) = (Attempts::default(), Context::of(&http::HeaderMap::new(), || false));
+        let first = attempts.begin(context, "one");
+        attempts.end(&first, Ending::Status(503));
+        let second = attempts.begin(context, "two");
+        assert_ne!(first.traceparent, second.traceparent);
+        let all = attempts.take();
+        assert!(first.traceparent.to_str().unwrap().contains(&format!("{:016x}", all[0].span)));
+        assert!(matches!(all[0].ended, Some((_, Ending::Status(503)))) && all[1].ended.is_none() && all[1].backend == "two");
+    }
+}

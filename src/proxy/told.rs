@@ -1,0 +1,90 @@
+//! What a collector of traces is told of a request that is over. Names are those of OpenTelemetry's semantic conventions for
+//! MCP, JSON-RPC and HTTP where they have any, `mcp_gateway.*` where not. No arguments, no credentials.
+
+use std::time::{Instant, SystemTime};
+
+use pingora::protocols::http::ServerSession;
+
+use super::ctx::Ctx;
+use crate::digest::{hex, sha256};
+use crate::mcp::{self, headers};
+use crate::observe::metrics::Outcome;
+use crate::observe::spans::{Finished, Value};
+use crate::reject::clip;
+use crate::snapshot::State;
+
+/// Queues a request if its trace is sampled or it failed.
+pub fn tell(state: &State, client: &ServerSession, ctx: &Ctx) {
+    let (Some(spans), Some(attempts)) = (&state.shared.spans, &ctx.attempts) else { return };
+    let status = client.response_written().map_or(0, |head| head.status.as_u16());
+    let failed = status >= 500 || matches!(ctx.told.outcome, Some(Outcome::Failed | Outcome::ServerError));
+    if !failed && !ctx.arrival.context.is_sampled() {
+        return;
+    }
+    spans.tell(Finished {
+        context: ctx.arrival.context,
+        name: name(client, ctx),
+        began: ctx.arrival.started,
+        ended: Instant::now(),
+        at: SystemTime::now(),
+        attributes: attributes(client, ctx, status, failed),
+        failed,
+        attempts: attempts.take(),
+    });
+}
+
+/// `tools/call read_file`, or `GET /health` where MCP was not spoken. What is no name of the configuration's or MCP's is
+/// left out, since the name is what spans are grouped by.
+fn name(client: &ServerSession, ctx: &Ctx) -> String {
+    match (&ctx.told.method, &ctx.told.name) {
+        (Some(method), Some(name)) if method == "tools/call" || method == "prompts/get" => format!("{} {}", clip(method), clip(name)),
+        (Some(method), _) => clip(method).to_owned(),
+        (None, _) => format!("{} {}", client.req_header().method, ctx.route),
+    }
+}
+
+fn attributes(client: &ServerSession, ctx: &Ctx, status: u16, failed: bool) -> Vec<(&'static str, Value)> {
+    let request = client.req_header();
+    let mut all: Vec<(&'static str, Value)> = vec![
+        ("http.request.method", request.method.as_str().into()),
+        ("http.route", ctx.route.into()),
+        ("http.response.status_code", Value::Number(status.into())),
+        ("http.response.body.size", Value::Number(i64::try_from(ctx.told.bytes).unwrap_or(i64::MAX))),
+        ("mcp_gateway.request_id", ctx.request_id().into()),
+    ];
+    let mut text = |name: &'static str, value: Option<&str>| all.extend(value.map(|value| (name, clip(value).into())));
+    let told = &ctx.told;
+    let is_tool = told.method.as_deref() == Some("tools/call");
+    text("mcp.method.name", told.method.as_deref());
+    text("gen_ai.tool.name", told.name.as_deref().filter(|_| is_tool));
+    text("gen_ai.operation.name", is_tool.then_some("execute_tool"));
+    text("gen_ai.prompt.name", told.name.as_deref().filter(|_| told.method.as_deref() == Some("prompts/get")));
+    let version = headers::version(&request.headers);
+    text("mcp.protocol.version", version);
+    text("mcp_gateway.era", version.map(|version| if mcp::era_of(version) == crate::call::Era::Modern { "modern" } else { "legacy" }));
+    text("mcp.session.id", session(client).as_deref());
+    text("client.address", ctx.arrival.client.address.map(|address| address.to_string()).as_deref());
+    text("mcp_gateway.server", told.server.as_deref());
+    text("mcp_gateway.backend", told.backend.as_deref());
+    text("mcp_gateway.rule", told.rule.as_deref());
+    text("mcp_gateway.outcome", told.outcome.map(Outcome::name));
+    text("mcp_gateway.cache", ctx.cached.as_ref().map(|cached| cached.word));
+    text("mcp_gateway.limit", told.limit.as_deref());
+    text("mcp_gateway.code", told.code);
+    text("error.type", told.code.or(failed.then_some("failed")).or(is_error(told.outcome)));
+    let identity = ctx.principal.as_deref().map(|principal| &principal.identity);
+    text("enduser.id", identity.map(|identity| identity.subject.as_str()).filter(|subject| !subject.is_empty()));
+    text("mcp_gateway.tenant", identity.and_then(|identity| identity.tenant.as_deref()));
+    all
+}
+
+/// A tool that reported failure (semantic conventions for MCP: `tool_error`).
+fn is_error(outcome: Option<Outcome>) -> Option<&'static str> {
+    (outcome == Some(Outcome::ToolError)).then_some("tool_error")
+}
+
+/// What tells sessions apart and opens none.
+fn session(client: &ServerSession) -> Option<String> {
+    let session = client.req_header().headers.get(headers::SESSION)?;
+    Some(hex(&sha256(session.as_bytes())[..8]))
+}

@@ -1,0 +1,266 @@
+//! What a collector of traces is told, decoded from the OTLP protobuf that was sent.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
+use serde_json::{Value, json};
+
+use crate::support::gateway::{Gateway, server};
+use crate::support::stub::{Act, Stub};
+use crate::support::{eventually, http};
+
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+
+#[derive(Default)]
+struct Told {
+    spans: Mutex<Vec<(Span, HashMap<String, String>)>>,
+    headers: Mutex<HeaderMap>,
+    /// What it answers; 0 is 200.
+    status: AtomicU16,
+}
+
+/// A collector; it stops when dropped.
+struct Collector {
+    url: String,
+    told: Arc<Told>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn pairs(attributes: &[KeyValue]) -> HashMap<String, String> {
+    let text = |pair: &KeyValue| match pair.value.as_ref().and_then(|value| value.value.as_ref()) {
+        Some(Any::StringValue(text)) => text.clone(),
+        Some(Any::IntValue(number)) => number.to_string(),
+        other => panic!("{other:?}"),
+    };
+    attributes.iter().map(|pair| (pair.key.clone(), text(pair))).collect()
+}
+
+async fn take(State(told): State<Arc<Told>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let status = told.status.load(Ordering::SeqCst);
+    if status != 0 {
+        return StatusCode::from_u16(status).expect("a status");
+    }
+    *told.headers.lock().expect("no panic while held") = headers;
+    let request = ExportTraceServiceRequest::decode(body).expect("OTLP protobuf");
+    for resource in request.resource_spans {
+        let about = pairs(&resource.resource.expect("a resource").attributes);
+        let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans).map(|span| (span, about.clone()));
+        told.spans.lock().expect("no panic while held").extend(spans);
+    }
+    StatusCode::OK
+}
+
+impl Collector {
+    async fn start() -> Self {
+        Self::at("127.0.0.1:0").await
+    }
+
+    async fn at(address: &str) -> Self {
+        let told = Arc::new(Told::default());
+        let listener = tokio::net::TcpListener::bind(address).await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let router = axum::Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&told));
+        let task = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Self { url, told, task }
+    }
+
+    /// The spans of a trace that the name of one of them tells, once they are there.
+    async fn trace(&self, name: &str) -> Vec<Span> {
+        eventually(&format!("a trace with {name}"), async || {
+            let spans = self.told.spans.lock().expect("no panic while held");
+            let trace = spans.iter().find(|(span, _)| span.name == name)?.0.trace_id.clone();
+            let mut all: Vec<Span> = spans.iter().filter(|(span, _)| span.trace_id == trace).map(|(span, _)| span.clone()).collect();
+            all.sort_by_key(|span| (span.start_time_unix_nano, span.name != name));
+            Some(all)
+        })
+        .await
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.told.spans.lock().expect("no panic while held").iter().map(|(span, _)| span.name.clone()).collect()
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn yaml(backends: &str, url: &str, sample: f64) -> String {
+    let tracing = format!("{{ otlp: \"{url}\", sample: {sample}, service: edge, headers: {{ x-team: canary-of-the-header }} }}");
+    format!("{}backends:\n{backends}observability: {{ tracing: {tracing} }}\n", server(""))
+}
+
+async fn call(gateway: &Gateway, tool: &str, headers: &[(&str, &str)]) -> u16 {
+    let body = json!({ "method": "call_tool", "params": { "tool_name": tool, "arguments": { "secret": "canary-of-arguments" } } });
+    let request = http().post(gateway.at("/api/mcp/stub")).json(&body);
+    headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.expect("an answer").status().as_u16()
+}
+
+async fn native(gateway: &Gateway, headers: &[(&str, &str)], meta: &Value) -> u16 {
+    let mut meta = meta.clone();
+    meta["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
+    meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "echo", "arguments": {}, "_meta": meta } });
+    let request = http().post(gateway.at("/mcp/stub")).header("mcp-protocol-version", "2026-07-28").header("mcp-method", "tools/call");
+    let request = request.header("mcp-name", "echo").header("accept", "application/json, text/event-stream").json(&body);
+    headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.expect("an answer").status().as_u16()
+}
+
+fn id(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_request_and_who_was_asked_are_spans_of_the_callers_trace() {
+    let (stub, collector) = (Stub::start().await, Collector::start().await);
+    let gateway = Gateway::start(&yaml(&stub.backend("one", ""), &collector.url, 0.0)).await;
+    gateway.knows("stub").await;
+    assert_eq!(call(&gateway, "echo", &[("traceparent", PARENT), ("x-request-id", "mine")]).await, 200);
+    let seen = stub.headers()["traceparent"].to_str().expect("text").to_owned();
+    let spans = collector.trace("tools/call echo").await;
+    let [request, asked] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!(
+        (id(&request.trace_id).as_str(), id(&request.parent_span_id).as_str()),
+        ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
+    );
+    assert_eq!((&asked.parent_span_id, asked.name.as_str(), request.kind, asked.kind), (&request.span_id, "POST", 2, 3));
+    assert_eq!(seen, format!("00-0af7651916cd43dd8448eb211c80319c-{}-01", id(&asked.span_id)), "the backend's parent is the attempt");
+    assert!(request.start_time_unix_nano <= asked.start_time_unix_nano && asked.end_time_unix_nano <= request.end_time_unix_nano);
+    let told = pairs(&request.attributes);
+    for (name, value) in [
+        ("mcp.method.name", "tools/call"),
+        ("gen_ai.tool.name", "echo"),
+        ("mcp_gateway.server", "stub"),
+        ("mcp_gateway.backend", "one"),
+        ("mcp_gateway.outcome", "ok"),
+        ("mcp_gateway.request_id", "mine"),
+        ("http.route", "/api/mcp/{server}"),
+        ("http.response.status_code", "200"),
+    ] {
+        assert_eq!(told.get(name).map(String::as_str), Some(value), "{name} in {told:?}");
+    }
+    assert_eq!(pairs(&asked.attributes)["http.response.status_code"], "200");
+    assert_eq!(asked.events.len(), 1);
+    let all = format!(
+        "{spans:?} {:?}",
+        collector.told.spans.lock().expect("no panic while held").iter().map(|(_, about)| about.clone()).collect::<Vec<_>>()
+    );
+    assert!(all.contains("edge") && !all.contains("canary"), "{all}");
+    assert_eq!(collector.told.headers.lock().expect("no panic while held")["x-team"], "canary-of-the-header");
+    assert!(!gateway.said().await.iter().any(|line| line.contains("canary")));
+}
+
+#[tokio::test]
+async fn the_share_decides_about_new_traces_the_caller_about_his_own_and_failures_are_always_told() {
+    let (stub, collector) = (Stub::start().await, Collector::start().await);
+    let gateway = Gateway::start(&yaml(&stub.backend("one", ""), &collector.url, 0.0)).await;
+    gateway.knows("stub").await;
+    for headers in [&[][..], &[("traceparent", UNSAMPLED)]] {
+        assert_eq!(call(&gateway, "echo", headers).await, 200);
+        assert!(stub.headers()["traceparent"].to_str().expect("text").ends_with("-00"));
+    }
+    stub.act(Act::Status(500));
+    assert!(call(&gateway, "boom", &[]).await >= 500);
+    stub.act(Act::Echo);
+    let spans = collector.trace("tools/call boom").await;
+    assert_eq!(collector.names(), ["tools/call boom", "POST"], "nothing else was told");
+    let failed = spans.iter().map(|span| (span.status.clone().unwrap_or_default().code, pairs(&span.attributes))).collect::<Vec<_>>();
+    assert!(failed.iter().all(|(code, _)| *code == 2), "{failed:?}");
+    assert_eq!((failed[0].1["error.type"].as_str(), failed[1].1["error.type"].as_str()), ("backend_failed", "500"));
+    let all = Gateway::start(&yaml(&stub.backend("one", ""), &collector.url, 1.0)).await;
+    all.knows("stub").await;
+    assert_eq!(call(&all, "always", &[]).await, 200);
+    assert!(stub.headers()["traceparent"].to_str().expect("text").ends_with("-01"));
+    collector.trace("tools/call always").await;
+}
+
+#[tokio::test]
+async fn every_attempt_is_a_span() {
+    let (stub, collector) = (Stub::start().await, Collector::start().await);
+    let other = Stub::start().await;
+    let backends = format!("{}{}", stub.backend("one", ", weight: 100"), other.backend("two", ""));
+    let text = yaml(&backends, &collector.url, 1.0) + "load_balancer: { retries: { max: 1, repeat: reads } }\n";
+    let gateway = Gateway::start(&text).await;
+    gateway.knows("stub").await;
+    drop(stub);
+    let list = json!({ "method": "list_resources" });
+    let asked = async || {
+        let _ = gateway.rest("stub", list.clone()).await;
+        let spans = collector.told.spans.lock().expect("no panic while held");
+        let failed = spans.iter().find(|(span, _)| pairs(&span.attributes).get("error.type").is_some_and(|kind| kind == "unreachable"))?;
+        let trace = failed.0.trace_id.clone();
+        let mut of: Vec<(String, String)> = spans
+            .iter()
+            .filter(|(span, _)| span.trace_id == trace && span.name == "POST")
+            .map(|(span, _)| pairs(&span.attributes))
+            .map(|told| (told["mcp_gateway.attempt"].clone(), told["mcp_gateway.backend"].clone()))
+            .collect();
+        of.sort();
+        (of.len() == 2).then_some(of)
+    };
+    let attempts = eventually("two attempts", asked).await;
+    assert_eq!(attempts, [("1".to_owned(), "one".to_owned()), ("2".to_owned(), "two".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_trace_in_the_message_is_continued_and_passed_on() {
+    let (stub, collector) = (Stub::start().await, Collector::start().await);
+    let gateway = Gateway::start(&yaml(&stub.backend("one", ""), &collector.url, 0.0)).await;
+    gateway.knows("stub").await;
+    assert_eq!(native(&gateway, &[], &json!({ "traceparent": PARENT })).await, 200);
+    let body: Value = serde_json::from_str(&stub.body()).expect("JSON");
+    let header = stub.headers()["traceparent"].to_str().expect("text").to_owned();
+    let spans = collector.trace("tools/call echo").await;
+    assert_eq!(
+        (id(&spans[0].trace_id).as_str(), id(&spans[0].parent_span_id).as_str()),
+        ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
+    );
+    let ours = format!("00-0af7651916cd43dd8448eb211c80319c-{}-01", id(&spans[0].span_id));
+    assert_eq!(body["params"]["_meta"]["traceparent"], ours.as_str(), "in the message our own span");
+    assert!(header.contains(&id(&spans[1].span_id)) && header.starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{header}");
+    // The header counts where both are there, and what is no traceparent is passed on as it came.
+    let odd = json!({ "traceparent": 7 });
+    assert_eq!(native(&gateway, &[("traceparent", UNSAMPLED)], &odd).await, 200);
+    let body: Value = serde_json::from_str(&stub.body()).expect("JSON");
+    assert_eq!(body["params"]["_meta"]["traceparent"], 7);
+}
+
+#[tokio::test]
+async fn without_a_collector_everything_goes_on_and_what_is_lost_is_counted() {
+    let stub = Stub::start().await;
+    let collector = Collector::start().await;
+    let address = collector.url.trim_start_matches("http://").to_owned();
+    let gateway = Gateway::start(&yaml(&stub.backend("one", ""), &collector.url, 1.0)).await;
+    gateway.knows("stub").await;
+    collector.told.status.store(400, Ordering::SeqCst);
+    assert_eq!(call(&gateway, "refused", &[]).await, 200);
+    eventually("what it refuses is counted", async || (gateway.metric("trace_spans_total{result=\"failed\"}").await > 0).then_some(()))
+        .await;
+    collector.told.status.store(503, Ordering::SeqCst);
+    assert_eq!(call(&gateway, "later", &[]).await, 200);
+    drop(collector);
+    for _ in 0..50 {
+        assert_eq!(call(&gateway, "meanwhile", &[]).await, 200);
+    }
+    // It comes back where it was, and is told what was kept for it.
+    let again = Collector::at(&address).await;
+    again.trace("tools/call later").await;
+    again.trace("tools/call meanwhile").await;
+    assert_eq!(gateway.metric("trace_spans_total{result=\"dropped\"}").await, 0);
+    assert!(gateway.metric("trace_spans_total{result=\"exported\"}").await > 50);
+}
