@@ -21,7 +21,7 @@ use crate::call::Era;
 use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
 use crate::mcp::message::Response;
 use crate::mcp::{self, headers};
-use crate::observe::metrics::Ending;
+use crate::observe::upstream::Ending;
 
 /// The largest answer read into memory.
 pub(super) const MAX_ANSWER: usize = 16 << 20;

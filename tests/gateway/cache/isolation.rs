@@ -122,7 +122,7 @@ async fn nor_by_replicas_that_share_what_they_keep() {
     let lists = isolated(&gateways, &callers).await;
     // Both may ask at the same moment, once.
     assert!(lists <= (TENANTS + 1) * 4, "{lists}");
-    assert!(gateways[0].metric("cache_requests_total{result=\"hit\",tier=\"redis\"}").await > 0);
+    assert!(gateways[0].metric("cache_requests_total{result=\"hit\",server=\"stub\",tier=\"redis\"}").await > 0);
 }
 
 /// Has callers ask at random; how many different lists there were.
