@@ -21,6 +21,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod listeners;
+mod metrics;
 mod native;
 mod network;
 mod oauth;
