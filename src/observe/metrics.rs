@@ -2,7 +2,8 @@
 //! no client can make series. Hot paths keep handles (`Meter`, `BackendMeter`), because looking one up by labels costs
 //! more than counting.
 
-use std::sync::{Arc, LazyLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::cache::CacheMeter;
@@ -16,6 +17,8 @@ use prometheus::{
 
 /// Upper bounds of latency buckets, in seconds.
 pub(super) const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Tools of one server with series of their own: a server may list others every time it is asked.
+const TOOLS: usize = 1000;
 /// Upper bounds of size buckets, in bytes.
 const BYTES: &[f64] = &[256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
 
@@ -45,6 +48,8 @@ pub struct Metrics {
     registry: Registry,
     pub http_requests: IntCounterVec,
     pub http_duration: HistogramVec,
+    /// The tools of each server that have series.
+    called: Mutex<HashMap<String, HashSet<String>>>,
     mcp_requests: IntCounterVec,
     mcp_duration: HistogramVec,
     mcp_size: HistogramVec,
@@ -84,6 +89,7 @@ impl Metrics {
                 &["route"],
                 SECONDS,
             ),
+            called: Mutex::default(),
             mcp_requests: counters(r, "mcp_requests_total", "MCP requests by how they ended.", &["server", "method", "tool", "outcome"]),
             mcp_duration: histograms(
                 r,
@@ -135,13 +141,26 @@ impl Metrics {
         out
     }
 
-    /// Handles for one server, method and tool; `tool` is empty for methods that name none.
+    /// Handles for one server, method and tool; `tool` is empty for methods that name none. Beyond [`TOOLS`] tools of a
+    /// server the others share their series.
     pub fn meter(&self, server: &str, method: &str, tool: &str) -> Meter {
+        let tool = if self.has_room_for(server, tool) { tool } else { "other" };
         Meter {
             outcomes: Outcome::ALL.map(|outcome| self.mcp_requests.with_label_values(&[server, method, tool, outcome.name()])),
             duration: self.mcp_duration.with_label_values(&[server, method, tool]),
             size: self.mcp_size.with_label_values(&[server, tool]),
         }
+    }
+
+    /// Notes a tool that was called, if it is one of the first.
+    fn has_room_for(&self, server: &str, tool: &str) -> bool {
+        let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        let tools = called.entry(server.to_owned()).or_default();
+        let has_room = tools.len() < TOOLS || tools.contains(tool);
+        if has_room {
+            tools.insert(tool.to_owned());
+        }
+        has_room
     }
 
     /// Handles for the decisions of one way to authenticate: admitted, refused, unavailable.
@@ -236,5 +255,21 @@ mod tests {
         assert!(text.contains(r#"backend_requests_total{backend="one",status="4xx"} 1"#));
         metrics.upstream.forget_backend("one");
         assert!(!String::from_utf8(metrics.expose()).unwrap().contains("backend=\"one\""));
+    }
+    #[test]
+    fn a_server_that_lists_ever_new_tools_makes_so_many_series_and_no_more() {
+        let metrics = Metrics::new();
+        for number in 0..TOOLS + 50 {
+            metrics.meter("files", "tools/call", &format!("tool-{number}")).count(Outcome::Ok, Duration::ZERO, 0);
+        }
+        metrics.meter("files", "tools/call", "tool-0").count(Outcome::Ok, Duration::ZERO, 0);
+        metrics.meter("others", "tools/call", "tool-0").count(Outcome::Ok, Duration::ZERO, 0);
+        let text = String::from_utf8(metrics.expose()).unwrap();
+        let of = |server: &str, tool: &str| {
+            let series = format!(r#"mcp_requests_total{{method="tools/call",outcome="ok",server="{server}",tool="{tool}"}} "#);
+            text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u32>().ok())
+        };
+        assert_eq!([of("files", "tool-0"), of("files", "other"), of("others", "tool-0")], [Some(2), Some(50), Some(1)]);
+        assert_eq!(text.matches("mcp_response_size_bytes_count{server=\"files\"").count(), TOOLS + 1);
     }
 }
