@@ -142,7 +142,7 @@ impl State {
             config: Arc::new(config),
             upstream: Arc::new(upstream),
         };
-        shared.metrics.last_reload.set(jiff::Timestamp::now().as_second());
+        shared.metrics.instance.loaded();
         Ok(Self { shared, snapshot: ArcSwap::from_pointee(snapshot) })
     }
 
@@ -210,7 +210,7 @@ impl State {
         let revision = snapshot.revision;
         let names: HashSet<&str> = snapshot.upstream.backends.iter().map(|backend| backend.name()).collect();
         for gone in old.upstream.backends.iter().filter(|backend| !names.contains(backend.name())) {
-            self.shared.metrics.forget_backend(gone.name());
+            self.shared.metrics.upstream.forget_backend(gone.name());
         }
         self.mark_draining(&snapshot);
         self.snapshot.store(Arc::new(snapshot));

@@ -60,6 +60,7 @@ impl Caretaker {
     }
 
     async fn run(&self, mut wishes: mpsc::Receiver<Reload>) {
+        self.note_certificate();
         let mut hangup = signal(SignalKind::hangup()).expect("signals can be watched once a runtime is up");
         let certificates = self.certificates.iter().flat_map(|certificates| certificates.files());
         let mut watch = Watch::start(self.source.file().into_iter().chain(certificates));
@@ -99,15 +100,10 @@ impl Caretaker {
             Ok(config) => self.publish(config).await.map_err(|message| vec![message]),
             Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
         };
-        let metrics = &self.state.shared.metrics;
+        self.state.shared.metrics.instance.reloaded(result.is_ok());
         match &result {
-            Ok(revision) => {
-                metrics.reloads.with_label_values(&["ok"]).inc();
-                metrics.last_reload.set(jiff::Timestamp::now().as_second());
-                log::info!("serving configuration revision {revision}");
-            }
+            Ok(revision) => log::info!("serving configuration revision {revision}"),
             Err(problems) => {
-                metrics.reloads.with_label_values(&["failed"]).inc();
                 log::error!("the configuration was not reloaded, the last good one goes on serving: {}", problems.join("; "));
             }
         }
@@ -147,12 +143,20 @@ impl Caretaker {
         self.state.publish(config).await
     }
 
+    /// Tells the metrics until when the certificate in use holds.
+    fn note_certificate(&self) {
+        if let Some(ends) = self.certificates.as_ref().and_then(|certificates| certificates.ends()) {
+            self.state.shared.metrics.instance.certificate("server.tls.cert", ends);
+        }
+    }
+
     fn reload_certificates(&self) {
         match self.certificates.as_ref().map(|certificates| certificates.reload()) {
             Some(Ok(true)) => log::info!("serving a new certificate"),
             Some(Err(error)) => log::error!("the certificate was not reloaded, the old one stays: {error}"),
             Some(Ok(false)) | None => {}
         }
+        self.note_certificate();
     }
 }
 

@@ -49,6 +49,14 @@ impl Certificates {
         Ok(true)
     }
 
+    /// When the first of the chain in use ends, in seconds since 1970; `None` if none of it can be read.
+    pub fn ends(&self) -> Option<i64> {
+        let ends = |certificate: &CertificateDer<'_>| {
+            x509_parser::parse_x509_certificate(certificate).ok().map(|(_, read)| read.validity().not_after.timestamp())
+        };
+        self.current.load().cert.iter().filter_map(ends).min()
+    }
+
     /// The files to watch.
     pub fn files(&self) -> [&PathBuf; 2] {
         [&self.cert, &self.key]

@@ -93,7 +93,7 @@ impl Fill {
             return false;
         };
         let Self { cache, wish, turn, asked, began, epoch, .. } = self;
-        cache.server_meter(&wish.server).filled(began.elapsed());
+        wish.meter.filled(began.elapsed());
         let is_private = key != wish.first || matches!(fate, Fate::Private(_));
         let entry = Arc::new(entry(&wish, result, backend, is_private, asked, ttl));
         if key == wish.first || Some(&key) == Some(turn.key()) {
@@ -126,7 +126,7 @@ impl Fill {
             return None;
         }
         self.turn.settle(Settled::Kept(Arc::clone(&entry)));
-        self.cache.meter.looked("memory", Looked::Stale);
+        self.wish.meter.looked(Looked::Stale);
         Some(Hit { entry, is_stale: true, renew: None })
     }
 }

@@ -34,7 +34,7 @@ pub mod notices;
 pub mod rules;
 pub mod shared;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -53,45 +53,13 @@ use self::shared::{Tier, Told};
 use crate::config::{self, Config};
 use crate::digest::{hex, sha256};
 use crate::mcp::method::{METHODS, Method};
+pub use crate::observe::cache::Bypass;
 use crate::observe::cache::{CacheMeter, Looked, ServerMeter};
 use crate::observe::metrics::Metrics;
 use crate::store::redis::Redis;
 
 /// Times a question is looked up again before it is asked without waiting for others.
 const LOOKS: usize = 8;
-
-/// Why a question is neither answered from the cache nor its answer kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bypass {
-    /// The caller wants it anew (`Cache-Control`).
-    Caller,
-    /// It continues an exchange.
-    Continued,
-    /// Its params are too long.
-    Size,
-    /// Its params can be read in two ways.
-    Unreadable,
-    /// It belongs to a legacy session.
-    Session,
-    /// The caller wants to see progress.
-    Progress,
-    /// Its last answer was none that is kept.
-    Uncacheable,
-}
-
-impl Bypass {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Caller => "caller",
-            Self::Continued => "continued",
-            Self::Size => "size",
-            Self::Unreadable => "unreadable",
-            Self::Session => "session",
-            Self::Progress => "progress",
-            Self::Uncacheable => "uncacheable",
-        }
-    }
-}
 
 /// The cache of one configuration.
 pub struct Cache {
@@ -114,6 +82,9 @@ struct Kept {
     voided: Notify,
 }
 
+/// Where the series of one server are kept, made with the first question.
+pub type Series = OnceLock<Arc<ServerMeter>>;
+
 /// A question that may be answered from the cache.
 pub struct Wish {
     /// Where it is looked for first.
@@ -125,6 +96,7 @@ pub struct Wish {
     name: Option<Box<str>>,
     wanted: Wanted,
     mark: Arc<Mark>,
+    meter: Arc<ServerMeter>,
 }
 
 /// What is to be done about a question.
@@ -148,6 +120,11 @@ pub struct Hit {
 }
 
 impl Wish {
+    /// Counts it as one that is not looked up after all.
+    pub fn bypassed(&self, why: Bypass) {
+        self.meter.bypassed(why);
+    }
+
     /// Whether an answer was not declared void since it was asked for.
     fn counts(&self, entry: &Entry) -> bool {
         self.mark.holds(entry.asked, entry.method, entry.name.as_deref())
@@ -185,16 +162,17 @@ impl Cache {
         Ok(Some(Arc::new(Self { rules: Rules::new(&conf), generation, store, kept, meter: Arc::clone(&metrics.cache), conf })))
     }
 
-    /// A question as the cache knows it; `None` if its answer is none that is kept.
+    /// A question as the cache knows it; `None` if its answer is none that is kept. `series` are its server's.
     ///
     /// # Errors
     /// Why this one is not.
-    pub fn wish(&self, asked: &Asked<'_>, server: &Arc<str>) -> Result<Option<Wish>, Bypass> {
+    pub fn wish(&self, asked: &Asked<'_>, server: &Arc<str>, series: &Series) -> Result<Option<Wish>, Bypass> {
         let Some(ruling) = self.rules.of(asked.server, asked.method, asked.name) else { return Ok(None) };
-        self.read(asked, server, ruling).map(Some).inspect_err(|why| self.meter.bypassed(why.name()))
+        let meter = series.get_or_init(|| Arc::new(self.meter.server(server)));
+        self.read(asked, server, ruling, meter).map(Some).inspect_err(|why| meter.bypassed(*why))
     }
 
-    fn read(&self, asked: &Asked<'_>, server: &Arc<str>, ruling: rules::Ruling) -> Result<Wish, Bypass> {
+    fn read(&self, asked: &Asked<'_>, server: &Arc<str>, ruling: rules::Ruling, meter: &Arc<ServerMeter>) -> Result<Wish, Bypass> {
         if refuses(asked.headers) {
             return Err(Bypass::Caller);
         }
@@ -210,12 +188,8 @@ impl Cache {
             name: asked.name.map(Into::into),
             wanted: Wanted { alone: ruling.wanted.alone && !is_anonymous, ..ruling.wanted },
             mark: self.kept.marks.of(asked.server),
+            meter: Arc::clone(meter),
         })
-    }
-
-    /// Counts a request that is not looked up.
-    pub fn bypassed(&self, why: Bypass) {
-        self.meter.bypassed(why.name());
     }
 
     /// Looks for an answer, waiting up to `until` for somebody who asks already.
@@ -224,11 +198,11 @@ impl Cache {
         match &step {
             Step::Hit(hit) => {
                 memory::touch(&hit.entry);
-                self.server_meter(&hit.entry.server).hit(hit.entry.age());
-                self.meter.looked("memory", if hit.is_stale { Looked::Stale } else { Looked::Hit });
+                wish.meter.hit(hit.entry.age());
+                wish.meter.looked(if hit.is_stale { Looked::Stale } else { Looked::Hit });
             }
-            Step::Ask(_) | Step::Late => self.meter.looked("memory", Looked::Miss),
-            Step::Pass(why) => self.meter.bypassed(why.name()),
+            Step::Ask(_) | Step::Late => wish.meter.looked(Looked::Miss),
+            Step::Pass(why) => wish.meter.bypassed(*why),
         }
         step
     }
@@ -318,10 +292,6 @@ impl Cache {
         Err(Some(entry).filter(|_| over < self.conf.stale.if_error.0))
     }
 
-    fn server_meter(&self, server: &str) -> ServerMeter {
-        self.meter.server(server)
-    }
-
     /// Voids what was kept of a server (`None` is all), of the methods that `which` says, by one name or any.
     pub fn void(&self, server: Option<&str>, which: impl Fn(&Method) -> bool, name: Option<&str>) {
         let methods: Vec<&'static Method> = METHODS.iter().filter(|row| rules::may_keep(row) && which(row)).collect();
@@ -388,7 +358,7 @@ impl Cache {
     /// The bytes of it, noted for the metrics as well.
     pub fn bytes(&self) -> u64 {
         let bytes = self.kept.memory.bytes();
-        self.meter.holds("memory", bytes);
+        self.meter.holds(bytes);
         bytes
     }
 
@@ -440,7 +410,7 @@ mod tests {
             added: &[],
             headers: &HeaderMap::new(),
         };
-        let wish = Arc::new(cache.wish(&asked, &"files".into()).ok().unwrap().unwrap());
+        let wish = Arc::new(cache.wish(&asked, &"files".into(), &Series::default()).ok().unwrap().unwrap());
         let entry = Entry {
             server: "files".into(),
             method: wish.method,

@@ -19,7 +19,7 @@ use super::{Cache, Wish};
 use crate::digest::{hex, sha256};
 use crate::mcp::members::Members;
 use crate::mcp::method::{METHODS, Method};
-use crate::observe::cache::{CacheMeter, Looked};
+use crate::observe::cache::CacheMeter;
 use crate::store::guarded::{Guarded, PAUSE};
 use crate::store::redis::Redis;
 
@@ -114,7 +114,7 @@ impl Tier {
             }
             read.ok().filter(|(carried, _)| *carried == epoch).map(|(_, slot)| slot)
         });
-        self.meter.looked("redis", if slot.is_some() { Looked::Hit } else { Looked::Miss });
+        wish.meter.found_elsewhere(slot.is_some());
         Some(Known { slot, epoch })
     }
 

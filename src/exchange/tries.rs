@@ -11,7 +11,8 @@ use super::refuse;
 use crate::config::traffic::Repeat;
 use crate::egress::Failure;
 use crate::mcp::method;
-use crate::observe::metrics::{Metrics, Retry, Shed};
+use crate::observe::metrics::{Metrics, Shed};
+use crate::observe::upstream::Retry;
 use crate::reject::{Code, Reject, Verdict};
 use crate::upstream::ask::Trouble;
 use crate::upstream::breaker;
@@ -238,10 +239,10 @@ impl Tries<'_> {
     fn afford(&self, chosen: Option<(usize, Trial)>, kind: Retry) -> Option<(usize, Trial)> {
         let chosen = chosen?;
         if kind != Retry::Unsent && !self.pool.budget.withdraw(Instant::now()) {
-            self.metrics.retry(Retry::OverBudget);
+            self.metrics.upstream.retry(Retry::OverBudget);
             return None;
         }
-        self.metrics.retry(kind);
+        self.metrics.upstream.retry(kind);
         Some(chosen)
     }
 

@@ -22,12 +22,49 @@ pub enum Looked {
 }
 
 impl Looked {
-    pub const fn name(self) -> &'static str {
+    const ALL: [Self; 4] = [Self::Hit, Self::Miss, Self::Stale, Self::Bypass];
+
+    const fn name(self) -> &'static str {
         match self {
             Self::Hit => "hit",
             Self::Miss => "miss",
             Self::Stale => "stale",
             Self::Bypass => "bypass",
+        }
+    }
+}
+
+/// Why a question is neither answered from the cache nor its answer kept, as the `reason` label says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bypass {
+    /// The caller wants it anew (`Cache-Control`).
+    Caller,
+    /// It continues an exchange.
+    Continued,
+    /// Its params are too long.
+    Size,
+    /// Its params can be read in two ways.
+    Unreadable,
+    /// It belongs to a legacy session.
+    Session,
+    /// The caller wants to see progress.
+    Progress,
+    /// Its last answer was none that is kept.
+    Uncacheable,
+}
+
+impl Bypass {
+    const ALL: [Self; 7] = [Self::Caller, Self::Continued, Self::Size, Self::Unreadable, Self::Session, Self::Progress, Self::Uncacheable];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Continued => "continued",
+            Self::Size => "size",
+            Self::Unreadable => "unreadable",
+            Self::Session => "session",
+            Self::Progress => "progress",
+            Self::Uncacheable => "uncacheable",
         }
     }
 }
@@ -46,17 +83,22 @@ pub struct CacheMeter {
 }
 
 /// The handles of one server.
+#[derive(Debug)]
 pub struct ServerMeter {
-    pub fill: Histogram,
-    pub age: Histogram,
+    memory: [IntCounter; 4],
+    /// Whoever asks Redis for an answer finds it or does not.
+    redis: [IntCounter; 2],
+    bypasses: [IntCounter; 7],
+    fill: Histogram,
+    age: Histogram,
 }
 
 impl CacheMeter {
     pub(super) fn new(r: &Registry) -> Self {
         Self {
-            requests: counters(r, "cache_requests_total", "Requests that could be answered from the cache.", &["tier", "result"]),
-            bypasses: counters(r, "cache_bypasses_total", "Requests that were not looked up, or not kept.", &["reason"]),
-            bytes: gauges(r, "cache_bytes", "Bytes of what is kept, with its keys.", &["tier"]),
+            requests: counters(r, "cache_requests_total", "Requests that could be answered from the cache.", &["server", "tier", "result"]),
+            bypasses: counters(r, "cache_bypasses_total", "Requests that were not looked up, or not kept.", &["server", "reason"]),
+            bytes: gauges(r, "cache_bytes", "Bytes of what this process keeps, with its keys.", &["tier"]),
             evictions: counter(r, "cache_evictions_total", "Entries that made room for others."),
             garbage: counter(r, "cache_garbage_total", "What came from Redis and was not what the cache had put there."),
             invalidations: counter(r, "cache_invalidations_total", "Times that something kept was declared void."),
@@ -65,26 +107,40 @@ impl CacheMeter {
         }
     }
 
-    pub fn looked(&self, tier: &str, looked: Looked) {
-        self.requests.with_label_values(&[tier, looked.name()]).inc();
-    }
-
-    pub fn bypassed(&self, reason: &str) {
-        self.looked("memory", Looked::Bypass);
-        self.bypasses.with_label_values(&[reason]).inc();
-    }
-
-    pub fn holds(&self, tier: &str, bytes: u64) {
-        self.bytes.with_label_values(&[tier]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    /// Notes what is kept in memory; what Redis holds is not ours alone, and Redis tells it.
+    pub fn holds(&self, bytes: u64) {
+        self.bytes.with_label_values(&["memory"]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Handles for one server.
     pub fn server(&self, server: &str) -> ServerMeter {
-        ServerMeter { fill: self.fills.with_label_values(&[server]), age: self.ages.with_label_values(&[server]) }
+        let looked = |tier: &str, looked: Looked| self.requests.with_label_values(&[server, tier, looked.name()]);
+        ServerMeter {
+            memory: Looked::ALL.map(|result| looked("memory", result)),
+            redis: [Looked::Hit, Looked::Miss].map(|result| looked("redis", result)),
+            bypasses: Bypass::ALL.map(|reason| self.bypasses.with_label_values(&[server, reason.name()])),
+            fill: self.fills.with_label_values(&[server]),
+            age: self.ages.with_label_values(&[server]),
+        }
     }
 }
 
 impl ServerMeter {
+    /// Counts a question to the memory of this process.
+    pub fn looked(&self, looked: Looked) {
+        self.memory[looked as usize].inc();
+    }
+
+    /// Counts a question to the tier that replicas share.
+    pub fn found_elsewhere(&self, found: bool) {
+        self.redis[usize::from(!found)].inc();
+    }
+
+    pub fn bypassed(&self, why: Bypass) {
+        self.looked(Looked::Bypass);
+        self.bypasses[why as usize].inc();
+    }
+
     pub fn filled(&self, elapsed: Duration) {
         self.fill.observe(elapsed.as_secs_f64());
     }

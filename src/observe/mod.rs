@@ -1,15 +1,17 @@
-//! What the gateway tells about itself: `metrics` (Prometheus), `trace` (request ids and W3C trace context), `spans` (what is
-//! told of a request), `otlp` (to whom), `log`.
+//! What the gateway tells about itself: `metrics` (Prometheus; `cache`, `instance` and `upstream` are parts of it), `trace`
+//! (request ids and W3C trace context), `spans` (what is told of a request), `otlp` (to whom), `log`.
 
 use std::sync::LazyLock;
 
 pub mod cache;
+pub mod instance;
 pub mod labels;
 pub mod log;
 pub mod metrics;
 pub mod otlp;
 pub mod spans;
 pub mod trace;
+pub mod upstream;
 
 /// A name for this process that no other has.
 pub fn instance() -> &'static str {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::ctx::Ctx;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, clip};
+use crate::route::Route;
 use crate::snapshot::State;
 
 /// One line of the access log.
@@ -56,7 +57,9 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
     let method = method_label(&client.req_header().method);
     let metrics = &state.shared.metrics;
     metrics.http_requests.with_label_values(&[method, ctx.route, status_label(status, &mut [0; 3])]).inc();
-    metrics.http_duration.with_label_values(&[ctx.route]).observe(elapsed.as_secs_f64());
+    if !is_held_open(method, ctx) {
+        metrics.http_duration.with_label_values(&[ctx.route]).observe(elapsed.as_secs_f64());
+    }
     if let Some(tenant) = ctx.principal.as_deref().and_then(|principal| ctx.snapshot.auth.tenant_label(principal)) {
         metrics.tenant_requests.with_label_values(&[tenant, status_label(status, &mut [0; 3])]).inc();
     }
@@ -86,6 +89,12 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
         };
         log::info!(target: "access", "{}", serde_json::to_string(&access).unwrap_or_default());
     }
+}
+
+/// Whether it lasted as long as the client liked, which says nothing of how fast we are.
+fn is_held_open(method: &str, ctx: &Ctx) -> bool {
+    let is_stream = method == "GET" && ctx.route == Route::Native { server: "" }.label();
+    is_stream || ctx.told.method.as_deref() == Some("subscriptions/listen")
 }
 
 /// How a call ended that was refused, by us, by its server or for its backend's sake.

@@ -67,5 +67,5 @@ pub fn note(state: &State) {
         let states = backend.record.tool_states(now).into_iter();
         states.map(|(server, tool, state)| ([backend.name().to_owned(), server, tool], state.level()))
     });
-    state.shared.metrics.breakers(states, tools);
+    state.shared.metrics.upstream.breakers(states, tools);
 }

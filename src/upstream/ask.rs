@@ -21,9 +21,9 @@ use crate::call::Era;
 use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
 use crate::mcp::message::Response;
 use crate::mcp::{self, headers};
-use crate::observe::metrics::Ending;
 use crate::observe::spans::{Attempts, Begun};
 use crate::observe::trace::Context;
+use crate::observe::upstream::Ending;
 
 /// The largest answer read into memory.
 pub(super) const MAX_ANSWER: usize = 16 << 20;

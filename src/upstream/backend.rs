@@ -20,7 +20,8 @@ use crate::config::traffic::Thresholds;
 use crate::config::{self, Protocol};
 use crate::egress::dial::Dialer;
 use crate::egress::{AGENT, Client, Outgoing, Target};
-use crate::observe::metrics::{BackendMeter, Metrics};
+use crate::observe::metrics::Metrics;
+use crate::observe::upstream::BackendMeter;
 use crate::room::Room;
 
 /// One instance that serves MCP servers.
@@ -75,7 +76,7 @@ impl Backend {
                 authority: authority(&conf.url),
                 bearer: conf.credential.as_ref().and_then(|token| bearer(token.expose())),
                 exchanger: exchanger.take(),
-                meter: metrics.backend(&conf.name),
+                meter: metrics.upstream.backend(&conf.name),
                 facts: ArcSwap::from_pointee(configured_facts(conf)),
                 addresses,
                 dialer,

@@ -16,6 +16,7 @@ use crate::call::Call;
 use crate::config::Among;
 use crate::egress::Target;
 use crate::mcp::method::METHODS;
+use crate::observe::cache::ServerMeter;
 use crate::observe::metrics::{Meter, Metrics};
 use crate::reject::Verdict;
 use crate::room::Place;
@@ -94,6 +95,8 @@ pub struct Pool {
     pub members: Vec<Member>,
     pub policy: Arc<Policy>,
     pub budget: Budget,
+    /// What the cache counts of the server.
+    pub cached: OnceLock<Arc<ServerMeter>>,
     balance: Balance,
     meters: Meters,
 }
@@ -104,7 +107,7 @@ impl Pool {
         let meters =
             Meters { methods: Default::default(), tools: tools.map(|tool| (tool, OnceLock::new())).collect(), other: OnceLock::new() };
         let (balance, policy) = (Balance::new(members.len()), Arc::clone(policy));
-        Self { server: server.into(), members, policy, budget: Budget::default(), balance, meters }
+        Self { server: server.into(), members, policy, budget: Budget::default(), cached: OnceLock::new(), balance, meters }
     }
 
     /// Chooses a member and begins a request at it, waiting for a place where all have what they may have.

@@ -22,6 +22,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod listeners;
+mod metrics;
 mod native;
 mod network;
 mod oauth;

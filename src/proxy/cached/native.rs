@@ -72,7 +72,7 @@ struct Asking<'b> {
 pub async fn look(ctx: &mut Ctx, cache: &Arc<Cache>, headers: &HeaderMap, plan: &Native<'_>, sight: Option<&Sight>) -> Said {
     let Some((wish, id)) = wish(ctx, cache, headers, plan) else { return Said::Go };
     if plan.session.is_some() && !cache.conf.sessions {
-        cache.bypassed(Bypass::Session);
+        wish.bypassed(Bypass::Session);
         ctx.cached = Some(Cached::bypass(Bypass::Session));
         return Said::Go;
     }
@@ -118,7 +118,7 @@ pub(super) fn wish<'p>(ctx: &mut Ctx, cache: &Cache, headers: &HeaderMap, plan: 
     };
     // What is no request is not answered.
     let id = asking.id?;
-    match cache.wish(&asked, &plan.pool.server) {
+    match cache.wish(&asked, &plan.pool.server, &plan.pool.cached) {
         Ok(wish) => Some((wish?, id)),
         Err(why) => {
             ctx.cached = Some(Cached::bypass(why));

@@ -36,11 +36,11 @@ pub async fn run(
     witness: &OnceLock<Witness>,
 ) -> Answered {
     let Some(cache) = &ctx.snapshot.cache else { return (ask(&call).await, None) };
-    match cache.wish(&asked(plan, call.request, course, headers), &plan.pool.server) {
+    match cache.wish(&asked(plan, call.request, course, headers), &plan.pool.server, &plan.pool.cached) {
         Ok(None) => (ask(&call).await, None),
         Err(why) => (ask(&call).await, Some(Cached::bypass(why))),
-        Ok(Some(_)) if call.notices.is_some() => {
-            cache.bypassed(Bypass::Progress);
+        Ok(Some(wish)) if call.notices.is_some() => {
+            wish.bypassed(Bypass::Progress);
             (ask(&call).await, Some(Cached::bypass(Bypass::Progress)))
         }
         Ok(Some(wish)) => Box::pin(looked(ctx, plan, course, cache, Arc::new(wish), call, witness)).await,

@@ -213,7 +213,7 @@ async fn by_rest(ctx: &mut Ctx, cache: &Arc<Cache>, warm: &Warm, pool: &Arc<Pool
     };
     let form::Payload::One(request) = &plan.payload else { return None };
     let course = plan.courses.first();
-    let wish = Arc::new(cache.wish(&rest::asked(&plan, request, course, &none), &pool.server).ok()??);
+    let wish = Arc::new(cache.wish(&rest::asked(&plan, request, course, &none), &pool.server, &pool.cached).ok()??);
     if let Some(fill) = cache.want(&wish) {
         rest::Renewal::of(ctx, &plan, course, request).in_background().run(fill).await;
     }

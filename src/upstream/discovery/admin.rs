@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::{Feed, Outage, Place, Registry, Set, known};
-use crate::observe::metrics::DiscoveryMeter;
+use crate::observe::upstream::DiscoveryMeter;
 use crate::reject::{Code, Reject, Verdict};
 use crate::store::records::{self, Changed, Records, Store};
 use crate::store::redis::Redis;

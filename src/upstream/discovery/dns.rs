@@ -18,7 +18,7 @@ use crate::config::Backend;
 use crate::config::discovery::{Dns, Records};
 use crate::digest;
 use crate::egress::web::is_forbidden;
-use crate::observe::metrics::DiscoveryMeter;
+use crate::observe::upstream::DiscoveryMeter;
 
 /// However short or long the records live, they are asked for this often at most and at least.
 const SOONEST: Duration = Duration::from_secs(1);

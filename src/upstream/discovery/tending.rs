@@ -24,7 +24,7 @@ impl Tending {
             if !keep {
                 task.abort();
                 if feeds.iter().all(|other| other.label() != feed.label()) {
-                    metrics.forget_discovery(&feed.label());
+                    metrics.upstream.forget_discovery(&feed.label());
                 }
             }
             keep
@@ -32,7 +32,7 @@ impl Tending {
         registry.retain(&feeds);
         for feed in feeds {
             if self.tasks.iter().all(|(running, _)| *running != feed) {
-                let (registry, client, meter) = (Arc::clone(registry), Arc::clone(client), metrics.discovery(&feed.label()));
+                let (registry, client, meter) = (Arc::clone(registry), Arc::clone(client), metrics.upstream.discovery(&feed.label()));
                 let task = match feed.clone() {
                     Feed::Admin { place, .. } => tokio::spawn(admin::run(feed.clone(), place, registry, meter)),
                     Feed::Etcd { conf, interval } => tokio::spawn(etcd::run(feed.clone(), (conf, interval), registry, client, meter)),

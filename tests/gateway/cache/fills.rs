@@ -114,7 +114,7 @@ async fn what_is_past_its_time_is_given_while_it_is_renewed() {
         eventually("it is renewed", async || (stub.asked("tools/list") == before + 1).then_some(())).await;
         eventually("and given", async || (text(&told(ask().await).await.1) != first).then_some(())).await;
     }
-    assert!(gateway.metric("cache_requests_total{result=\"stale\",tier=\"memory\"}").await >= 2);
+    assert!(gateway.metric("cache_requests_total{result=\"stale\",server=\"stub\",tier=\"memory\"}").await >= 2);
 }
 
 #[tokio::test]

@@ -129,7 +129,7 @@ async fn nor_by_replicas_that_share_what_they_keep() {
         for gateway in &gateways {
             let _ = ask(&http(), gateway, caller, Of::Resources, true).await;
         }
-        (gateways[1].metric("cache_requests_total{result=\"hit\",tier=\"redis\"}").await > 0).then_some(())
+        (gateways[1].metric("cache_requests_total{result=\"hit\",server=\"stub\",tier=\"redis\"}").await > 0).then_some(())
     })
     .await;
 }

@@ -22,8 +22,8 @@ async fn a_rest_caller_is_answered_from_the_cache_and_told_so() {
     assert_eq!((&second["cached"], &second["result"], &second["backend"]), (&json!(true), &first["result"], &json!("one")));
     assert!(second["response_time"].as_f64().is_some_and(|time| time < 1.0));
     assert_eq!(stub.asked("tools/list") - before, 1);
-    assert_eq!(gateway.metric("cache_requests_total{result=\"hit\",tier=\"memory\"}").await, 1);
-    assert_eq!(gateway.metric("cache_requests_total{result=\"miss\",tier=\"memory\"}").await, 1);
+    assert_eq!(gateway.metric("cache_requests_total{result=\"hit\",server=\"stub\",tier=\"memory\"}").await, 1);
+    assert_eq!(gateway.metric("cache_requests_total{result=\"miss\",server=\"stub\",tier=\"memory\"}").await, 1);
     assert!(gateway.metric("cache_bytes{tier=\"memory\"}").await > 100);
 }
 
@@ -170,7 +170,7 @@ async fn failures_questions_and_what_says_nothing_of_itself_are_never_kept() {
         assert_eq!(status(&rest(&gateway, &control, &[("cache-control", directive)]).await), "mcp-gateway; fwd=bypass; detail=caller");
     }
     assert!(status(&rest(&gateway, &control, &[]).await).contains("; hit"));
-    assert!(gateway.metric("cache_bypasses_total{reason=\"caller\"}").await == 2);
+    assert!(gateway.metric("cache_bypasses_total{reason=\"caller\",server=\"stub\"}").await == 2);
 }
 
 #[tokio::test]

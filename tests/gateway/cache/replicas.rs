@@ -50,7 +50,7 @@ async fn what_one_keeps_the_other_gives() {
     let (kept, answer) = told(rest(&two, &read("a:b"), &[]).await).await;
     assert!(kept.contains("; hit") && answer["cached"] == json!(true) && answer["result"] == first.1["result"], "{kept}");
     assert_eq!(stub.asked("resources/read"), 1);
-    assert_eq!(two.metric("cache_requests_total{result=\"hit\",tier=\"redis\"}").await, 1);
+    assert_eq!(two.metric("cache_requests_total{result=\"hit\",server=\"stub\",tier=\"redis\"}").await, 1);
     let fresh = told(native(&one, &json!(1), "tools/list", json!({}), &[]).await).await;
     entries(&redis, 2).await;
     let (kept, answer) = told(native(&two, &json!("x"), "tools/list", json!({}), &[]).await).await;

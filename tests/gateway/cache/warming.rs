@@ -29,7 +29,7 @@ async fn the_first_caller_of_either_lane_is_answered_from_memory() {
     let (by_native, answer) = told(asked).await;
     assert!(by_native.starts_with("mcp-gateway; hit;") && answer["id"] == "x", "{by_native} {answer}");
     assert_eq!(stub.asked("tools/list"), before);
-    assert_eq!(gateway.metric("cache_requests_total{result=\"miss\",tier=\"memory\"}").await, 0, "nobody asked before");
+    assert_eq!(gateway.metric("cache_requests_total{result=\"miss\",server=\"stub\",tier=\"memory\"}").await, 0, "nobody asked before");
     let other = native(&gateway, &json!(1), "tools/list", json!({}), &[("accept-language", "de")]).await;
     assert_eq!(status(&other), "mcp-gateway; fwd=miss; stored", "what was not named is not kept");
 }

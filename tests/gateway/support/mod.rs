@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod names;
 pub mod part;
 pub mod process;
+pub mod prometheus;
 pub mod redis;
 pub mod relay;
 pub mod stub;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::{Feed, Found, Registry, Set};
 use super::api::{Event, Events, List, Tip};
-use crate::observe::metrics::DiscoveryMeter;
+use crate::observe::upstream::DiscoveryMeter;
 
 /// Every key below the prefix.
 pub struct Keys<'r> {

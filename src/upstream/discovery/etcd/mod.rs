@@ -20,7 +20,7 @@ use super::{Feed, Outage, Registry};
 use crate::config::Backend;
 use crate::config::discovery::Etcd;
 use crate::egress::Client;
-use crate::observe::metrics::DiscoveryMeter;
+use crate::observe::upstream::DiscoveryMeter;
 
 /// How often it is asked what is newest.
 const PULSE: Duration = Duration::from_secs(1);
