@@ -31,4 +31,5 @@ mod routes;
 mod servers;
 mod sidecar;
 mod transform;
+mod upgrade;
 mod versions;
