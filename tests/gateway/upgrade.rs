@@ -3,6 +3,7 @@
 
 mod fleet;
 mod load;
+mod unit;
 
 use futures::StreamExt as _;
 use serde_json::{Value, json};

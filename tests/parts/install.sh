@@ -2,8 +2,8 @@
 # Installs the real MCP servers, clients and the official conformance suite that the
 # integration tests run the gateway against. Everything is pinned; nothing is installed
 # outside ${MCP_PARTS_DIR:-<repo>/.parts} except, on a bare Debian and only as root,
-# the packages python3-venv, nodejs, npm, chromium, curl, redis-server
-# and etcd-server.
+# the packages python3-venv, nodejs, npm, chromium, curl, redis-server,
+# etcd-server and systemd.
 #
 #   $MCP_PARTS_DIR/venv/bin/python     Python with the official SDK (mcp) and fastmcp
 #   $MCP_PARTS_DIR/everything/         the official conformance server (python -m mcp_everything_server)
@@ -32,6 +32,7 @@ missing_packages() {
   command -v curl >/dev/null || echo curl
   command -v redis-server >/dev/null || echo redis-server
   command -v etcd >/dev/null || echo etcd-server
+  command -v systemd-analyze >/dev/null || echo systemd
 }
 
 ensure_tools() {
