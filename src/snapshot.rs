@@ -59,6 +59,18 @@ pub struct Snapshot {
     pub upstream: Arc<Upstream>,
 }
 
+impl Snapshot {
+    /// How many backends are healthy.
+    pub fn healthy(&self) -> usize {
+        self.upstream.backends.iter().filter(|backend| backend.is_healthy()).count()
+    }
+
+    /// Whether anything can be served.
+    pub fn is_ready(&self) -> bool {
+        self.healthy() > 0
+    }
+}
+
 /// What outlives a reload.
 pub struct Shared {
     pub metrics: Metrics,
@@ -239,7 +251,7 @@ pub enum Phase {
     Serving,
     /// No longer ready, but still serving, for load balancers to notice.
     LameDuck,
-    /// New requests are refused; those under way and streams go on.
+    /// New requests are refused; those under way and streams go on. Not after a hand-over: who still comes is served.
     Draining,
     /// Streams are ended cleanly, now.
     Closing,

@@ -145,6 +145,11 @@ impl KeySet {
         matches!(waited, Ok(Ok(_)))
     }
 
+    /// Whether any keys are known.
+    pub fn is_known(&self) -> bool {
+        self.current.load().is_some()
+    }
+
     /// Keeps the keys fresh for as long as the task lives.
     pub async fn tend(self: Arc<Self>, client: Arc<Client>) {
         loop {

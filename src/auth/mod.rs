@@ -140,6 +140,11 @@ impl Auth {
         sets
     }
 
+    /// Whether every key that is kept elsewhere (of issuers, managed ones) is known by now.
+    pub fn is_prepared(&self) -> bool {
+        self.key_sets().iter().all(|set| set.is_known()) && self.managed.as_ref().is_none_or(|managed| managed.is_known())
+    }
+
     /// A tenant as a metric label: by its name if the configuration names it, so that no token can make series.
     pub fn tenant_label<'p>(&self, principal: &'p Principal) -> Option<&'p str> {
         let tenant = principal.identity.tenant.as_deref()?;

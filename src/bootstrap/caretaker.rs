@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
+use pingora::services::ServiceReadyNotifier;
 use pingora::services::background::BackgroundService;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
+use super::systemd;
+use super::takeover::Takeover;
 use super::tls::Certificates;
 use super::watch::Watch;
 use crate::auth::Auth;
@@ -24,7 +27,7 @@ use crate::egress::Client;
 use crate::exchange;
 use crate::observe::otlp::Exporter;
 use crate::proxy::cached;
-use crate::snapshot::{Reload, State};
+use crate::snapshot::{Phase, Reload, State};
 use crate::upstream::backend::Backend;
 use crate::upstream::{self, discovery};
 
@@ -38,11 +41,19 @@ pub struct Caretaker {
     certificates: Option<Arc<Certificates>>,
     /// Taken when the service starts.
     wishes: Mutex<Option<mpsc::Receiver<Reload>>>,
+    /// The same; until it succeeds the listeners are closed.
+    takeover: Mutex<Option<Takeover>>,
 }
 
 impl Caretaker {
-    pub fn new(state: Arc<State>, source: Source, certificates: Option<Arc<Certificates>>, wishes: mpsc::Receiver<Reload>) -> Self {
-        Self { state, source, certificates, wishes: Mutex::new(Some(wishes)) }
+    pub fn new(
+        state: Arc<State>,
+        source: Source,
+        certificates: Option<Arc<Certificates>>,
+        wishes: mpsc::Receiver<Reload>,
+        takeover: Option<Takeover>,
+    ) -> Self {
+        Self { state, source, certificates, wishes: Mutex::new(Some(wishes)), takeover: Mutex::new(takeover) }
     }
 
     /// Begins to tell the collector of traces, if there is one.
@@ -94,6 +105,10 @@ impl Caretaker {
     }
 
     async fn reload(&self, because: &str) -> Result<u64, Vec<String>> {
+        if self.state.shared.life.phase() > Phase::Serving {
+            log::info!("not reloading ({because}): this process is ending");
+            return Err(vec!["this process is ending; its successor, if there is one, has read the file".to_owned()]);
+        }
         log::info!("reloading the configuration: {because}");
         self.reload_certificates();
         let result = match self.source.load() {
@@ -138,7 +153,7 @@ impl Caretaker {
             return Err("roles are gone, which would permit everything; taking them away takes a restart".to_owned());
         }
         for key in keep_fixed(&old.config, &mut config) {
-            log::warn!("{key} changed, which takes a restart; the rest is applied");
+            log::warn!("{key} changed, which takes an upgrade or a restart; the rest is applied");
         }
         self.state.publish(config).await
     }
@@ -303,6 +318,18 @@ impl Tending {
 
 #[async_trait]
 impl BackgroundService for Caretaker {
+    /// Ready means that the listeners may be opened.
+    async fn start_with_ready_notifier(&self, shutdown: ShutdownWatch, gate: ServiceReadyNotifier) {
+        let takeover = self.takeover.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(takeover) = takeover {
+            tokio::spawn(takeover.run(Arc::clone(&self.state), gate));
+        } else {
+            gate.notify_ready();
+            systemd::ready();
+        }
+        self.start(shutdown).await;
+    }
+
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(wishes) = wishes else { return };

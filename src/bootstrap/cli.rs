@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::upgrade;
 use crate::auth::keys;
 use crate::config::{self, Config, Problem, Source};
 use crate::extend::Extensions;
@@ -20,13 +21,16 @@ pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    config: ConfigFlag,
+    run: RunFlags,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run the gateway (the default)
-    Run(ConfigFlag),
+    Run(RunFlags),
+    /// Replace the gateway that runs by this binary and configuration, without failing a request
+    #[command(after_help = UPGRADE)]
+    Upgrade(ConfigFlag),
     /// Run the gateway in front of a built-in demo MCP server
     Demo,
     /// Check a configuration: exit 0, or every problem and exit 2
@@ -49,6 +53,20 @@ enum Keys {
     Hash,
 }
 
+/// What `upgrade --help` says in the end.
+const UPGRADE: &str = "Starts `mcp-gateway run --upgrade` and sends SIGQUIT to the process named in \
+    state_dir/mcp-gateway.pid. Exit 0: the new process serves, and the old one finishes what it has under way within \
+    server.grace_period. Otherwise the old one keeps serving. Under systemd: systemctl reload mcp-gateway";
+
+#[derive(Args, Clone)]
+struct RunFlags {
+    #[command(flatten)]
+    config: ConfigFlag,
+    /// Take over the listeners of the gateway that runs, once that gets SIGQUIT (`mcp-gateway upgrade` does both)
+    #[arg(long)]
+    upgrade: bool,
+}
+
 #[derive(Args, Clone)]
 struct ConfigFlag {
     /// The YAML file; also from MCP_GATEWAY_CONFIG
@@ -64,8 +82,9 @@ impl ConfigFlag {
 
 /// Runs a command to its end.
 pub fn run(cli: Cli, extensions: Extensions) -> ExitCode {
-    match cli.command.unwrap_or(Command::Run(cli.config)) {
-        Command::Run(flag) => start(flag.source(), extensions),
+    match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(flags) => start(flags.config.source(), extensions, flags.upgrade),
+        Command::Upgrade(flag) => replace(flag),
         Command::Demo => run_demo(extensions),
         Command::Check(flag) => check(&flag.source()),
         Command::Keys(Keys::New { id }) => new_key(&id),
@@ -122,7 +141,7 @@ fn complain(problems: &[Problem]) -> ExitCode {
 
 fn run_demo(extensions: Extensions) -> ExitCode {
     match demo::start() {
-        Ok(address) => start(Source::Demo(address), extensions),
+        Ok(address) => start(Source::Demo(address), extensions, false),
         Err(error) => {
             eprintln!("the demo server cannot start: {error}");
             ExitCode::FAILURE
@@ -130,12 +149,30 @@ fn run_demo(extensions: Extensions) -> ExitCode {
     }
 }
 
-fn start(source: Source, extensions: Extensions) -> ExitCode {
+fn replace(flag: ConfigFlag) -> ExitCode {
+    // Read here first: what is wrong with it is told to whoever asks, and nothing is begun.
+    let config = match flag.clone().source().load() {
+        Ok(config) => config,
+        Err(problems) => return complain(&problems),
+    };
+    match upgrade::upgrade(flag.config.as_deref(), &config.server.state_dir) {
+        Ok(done) => {
+            println!("process {} serves; process {} ends when it has finished what is under way", done.new, done.old);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("not upgraded: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(source: Source, extensions: Extensions, upgrade: bool) -> ExitCode {
     let config: Config = match source.load() {
         Ok(config) => config,
         Err(problems) => return complain(&problems),
     };
-    match super::serve(config, source, extensions) {
+    match super::serve(config, source, extensions, upgrade) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("{message}");

@@ -87,6 +87,8 @@ impl ServerApp for Door {
     }
 
     async fn cleanup(&self) {
+        // It closes connections that are silent. A client may be about to speak on one, so they are given what time there is.
+        self.state.shared.life.closing().await;
         self.proxy.http_cleanup().await;
     }
 }

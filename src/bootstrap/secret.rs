@@ -26,8 +26,7 @@ pub fn obtain(server: &Server) -> Vec<u8> {
 }
 
 fn keep(dir: &Path) -> std::io::Result<Vec<u8>> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    ours_alone(dir)?;
+    own_folder(dir)?;
     let path = dir.join("session_secret");
     match std::fs::read(&path) {
         Ok(secret) if secret.len() >= 16 => return Ok(secret),
@@ -48,8 +47,13 @@ fn keep(dir: &Path) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// A directory that somebody else made, or may write to or read from, is no place for a secret.
-fn ours_alone(dir: &Path) -> std::io::Result<()> {
+/// Makes the state directory where it is missing. One that somebody else made, or may write to or read from, is no place
+/// for a secret, nor for whom to hand the listeners to.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn own_folder(dir: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let (found, us) = (std::fs::symlink_metadata(dir)?, std::fs::metadata("/proc/self")?);
     if !found.is_dir() || found.uid() != us.uid() || found.mode() & 0o077 != 0 {
         return Err(std::io::Error::other("not a directory of our own with mode 0700"));

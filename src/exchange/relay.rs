@@ -11,7 +11,7 @@ use pingora::protocols::http::ServerSession;
 
 use crate::coding::encoder::Encoder;
 use crate::egress::{Failure, Incoming};
-use crate::mcp::rewrite;
+use crate::mcp::{self, rewrite, sse};
 use crate::snapshot::Life;
 use crate::upstream::trial::Trial;
 
@@ -50,8 +50,8 @@ enum Next {
 /// How long a relay may go on.
 #[derive(Debug, Clone, Copy)]
 pub enum Patience {
-    /// An event stream: the longest silence.
-    Idle(Duration),
+    /// An event stream: the longest silence, and whether its client comes back when it is told to.
+    Idle(Duration, Returns),
     /// Any other body: the whole of it.
     Whole(Duration),
 }
@@ -98,6 +98,24 @@ impl Way<'_, '_> {
     }
 }
 
+/// Whether a client takes up a stream that is ended before its time. Revision 2025-11-25 has servers say when (`retry:`,
+/// "Sending Messages to the Server"); older clients may stumble over it, newer ones have nothing to take up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Returns {
+    WhenTold,
+    Untold,
+}
+
+impl Returns {
+    /// By the revision a client speaks.
+    pub fn of(version: Option<&str>) -> Self {
+        if version == Some(mcp::LEGACY) { Self::WhenTold } else { Self::Untold }
+    }
+}
+
+/// When a client should come back, in milliseconds: soon, and not all at once.
+const BACK: std::ops::Range<u64> = 200..2000;
+
 /// Relays a body whose header has been written. Only event streams are ended when the process closes; a part of any
 /// other body must not be taken for the whole. `seen` looks on.
 pub async fn body(
@@ -109,8 +127,9 @@ pub async fn body(
     trial: &mut Trial,
     seen: &mut (dyn FnMut(&[u8]) + Send),
 ) -> End {
-    let (Patience::Idle(wait) | Patience::Whole(wait)) = patience;
-    let is_stream = matches!(patience, Patience::Idle(_));
+    let (Patience::Idle(wait, _) | Patience::Whole(wait)) = patience;
+    let is_stream = matches!(patience, Patience::Idle(..));
+    let mut tail = sse::Tail::default();
     let until = Instant::now() + wait;
     let (mut bytes, mut waited) = (0, Duration::ZERO);
     let mut closing = std::pin::pin!(async { if is_stream { life.closing().await } else { std::future::pending().await } });
@@ -144,7 +163,9 @@ pub async fn body(
         match next {
             Next::Chunk(Ok(Some(chunk))) => {
                 seen(&chunk);
-                if let Err(end) = send(client, way.pass(chunk), &mut bytes, trial).await {
+                let passed = way.pass(chunk);
+                tail.push(passed.as_deref().unwrap_or_default());
+                if let Err(end) = send(client, passed, &mut bytes, trial).await {
                     return end;
                 }
             }
@@ -159,7 +180,12 @@ pub async fn body(
             Next::Chunk(Err(Failure::TimedOut)) if waited * 2 < wait => return End::ClientGone { bytes },
             Next::Chunk(Err(failure)) => return End::Cut { bytes, cause: failure.to_string() },
             Next::Gone => return End::ClientGone { bytes },
-            Next::Closing => return finish(client, bytes, |bytes| End::Closed { bytes }).await,
+            Next::Closing => {
+                if matches!(patience, Patience::Idle(_, Returns::WhenTold)) && tail.is_between_events() {
+                    let _ = client.write_response_body(sse::come_back(Duration::from_millis(fastrand::u64(BACK))).into(), false).await;
+                }
+                return finish(client, bytes, |bytes| End::Closed { bytes }).await;
+            }
         }
     }
 }

@@ -33,6 +33,28 @@ pub struct Decoder {
 #[derive(Debug, PartialEq, Eq)]
 pub struct TooLarge;
 
+/// The end of a stream that is passed on as it comes: between two events, and there alone, something may be added.
+#[derive(Debug, Default)]
+pub struct Tail([u8; 4]);
+
+impl Tail {
+    pub fn push(&mut self, chunk: &[u8]) {
+        for byte in &chunk[chunk.len().saturating_sub(self.0.len())..] {
+            self.0.rotate_left(1);
+            self.0[3] = *byte;
+        }
+    }
+
+    pub fn is_between_events(&self) -> bool {
+        self.0 == [0; 4] || self.0 == *b"\r\n\r\n" || self.0.ends_with(b"\n\n") || self.0.ends_with(b"\r\r")
+    }
+}
+
+/// Asks the client to wait this long before it comes back. It is no event, and changes no `Last-Event-ID`.
+pub fn come_back(wait: Duration) -> Vec<u8> {
+    format!("retry: {}\n\n", wait.as_millis()).into_bytes()
+}
+
 impl Decoder {
     /// `limit` bounds one event, in bytes.
     pub fn new(limit: usize) -> Self {
@@ -177,6 +199,23 @@ mod tests {
             }
         }
         found
+    }
+
+    #[test]
+    fn something_may_be_added_between_events_only() {
+        let after = |chunks: &[&str]| {
+            let mut tail = Tail::default();
+            for chunk in chunks {
+                tail.push(chunk.as_bytes());
+            }
+            tail.is_between_events()
+        };
+        for chunks in [&[][..], &["data: 1\n\n"], &["data: 1\n", "\n"], &["data: 1\r\n", "\r", "\n"], &["data: 1\r\r"], &[": ping\n\n"]] {
+            assert!(after(chunks), "{chunks:?}");
+        }
+        for chunks in [&["data: 1"][..], &["data: 1\n"], &["\n\n", "d"], &["data: 1\r\n"], &["data: 1\n\r"]] {
+            assert!(!after(chunks), "{chunks:?}");
+        }
     }
 
     #[test]

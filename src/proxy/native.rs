@@ -21,7 +21,7 @@ use super::{cached, coded};
 use crate::cache::notices::Notices;
 use crate::egress::Failure;
 use crate::exchange::native::{self, Open};
-use crate::exchange::relay::{self, End, Patience, Way};
+use crate::exchange::relay::{self, End, Patience, Returns, Way};
 use crate::exchange::sight::Sight;
 use crate::exchange::tries;
 use crate::mcp::rewrite::{self, Unreadable};
@@ -190,7 +190,7 @@ async fn relayed(
     let Open { incoming, mut trial, .. } = opened;
     let status = head.status;
     let limits = &ctx.snapshot.config.server.limits;
-    let patience = if is_stream { Patience::Idle(limits.stream_idle) } else { Patience::Whole(limits.request_timeout) };
+    let patience = if is_stream { Patience::Idle(limits.stream_idle, returns(client)) } else { Patience::Whole(limits.request_timeout) };
     if client.write_response_header(Box::new(head)).await.is_err() {
         return (Outcome::Abandoned, Err(left()));
     }
@@ -205,6 +205,11 @@ async fn relayed(
         coded::note(ctx, encoder);
     }
     ended
+}
+
+/// Whether the client takes up its stream again, by the revision its headers claim.
+fn returns(client: &ServerSession) -> Returns {
+    Returns::of(headers::version(&client.req_header().headers))
 }
 
 /// Notes that an answer begins as a stream. One that stays for as long as its client likes answered with that; any other
@@ -280,7 +285,7 @@ async fn rewritten(
             return (Outcome::Abandoned, Err(left()));
         }
         let _counted = Streaming::begin(state);
-        let patience = Patience::Idle(ctx.snapshot.config.server.limits.stream_idle);
+        let patience = Patience::Idle(ctx.snapshot.config.server.limits.stream_idle, returns(client));
         let mut stream = rewrite::Stream::new(&rewrite);
         begun(&mut opened);
         let Open { incoming, mut trial, .. } = opened;

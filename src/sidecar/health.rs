@@ -25,7 +25,7 @@ struct Backends {
 /// Liveness: 200 as long as the process serves, whatever the backends do.
 pub fn health(snapshot: &Snapshot) -> Page {
     let total = snapshot.upstream.backends.len();
-    let healthy = healthy(snapshot);
+    let healthy = snapshot.healthy();
     let status = match healthy {
         0 => "unhealthy",
         n if n == total => "healthy",
@@ -52,7 +52,7 @@ struct Ready {
 pub fn ready(state: &State, snapshot: &Snapshot) -> Page {
     let reason = if state.shared.life.phase() > Phase::Serving {
         Some("draining")
-    } else if healthy(snapshot) == 0 {
+    } else if !snapshot.is_ready() {
         Some("no healthy backend")
     } else if !state.shared.life.is_warm() {
         Some("the cache is being warmed")
@@ -61,10 +61,6 @@ pub fn ready(state: &State, snapshot: &Snapshot) -> Page {
     };
     let page = json(if reason.is_none() { 200 } else { 503 }, &Ready { ready: reason.is_none(), reason });
     if reason.is_some() { page.with(header::RETRY_AFTER, HeaderValue::from_static("1")) } else { page }
-}
-
-fn healthy(snapshot: &Snapshot) -> usize {
-    snapshot.upstream.backends.iter().filter(|backend| backend.is_healthy()).count()
 }
 
 fn json(status: u16, value: &impl Serialize) -> Page {

@@ -34,4 +34,5 @@ mod servers;
 mod sidecar;
 mod tracing;
 mod transform;
+mod upgrade;
 mod versions;

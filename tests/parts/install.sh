@@ -3,7 +3,7 @@
 # integration tests run the gateway against. Everything is pinned; nothing is installed
 # outside ${MCP_PARTS_DIR:-<repo>/.parts} except, on a bare Debian and only as root,
 # the packages python3-venv, nodejs, npm, chromium, curl, redis-server,
-# etcd-server and prometheus (with promtool).
+# etcd-server, prometheus (with promtool) and systemd.
 #
 #   $MCP_PARTS_DIR/venv/bin/python     Python with the official SDK (mcp) and fastmcp
 #   $MCP_PARTS_DIR/everything/         the official conformance server (python -m mcp_everything_server)
@@ -33,6 +33,7 @@ missing_packages() {
   command -v redis-server >/dev/null || echo redis-server
   command -v etcd >/dev/null || echo etcd-server
   { command -v prometheus && command -v promtool; } >/dev/null || echo prometheus
+  command -v systemd-analyze >/dev/null || echo systemd
 }
 
 ensure_tools() {

@@ -206,6 +206,11 @@ impl Registry {
         }
     }
 
+    /// Every backend that is drained.
+    pub fn draining(&self) -> Vec<String> {
+        lock(&self.draining).iter().cloned().collect()
+    }
+
     pub fn is_draining(&self, name: &str) -> bool {
         lock(&self.draining).contains(name)
     }

@@ -57,7 +57,11 @@ impl Gateway {
 
     async fn run(mut command: Command, dir: TempDir) -> Self {
         command.arg("--config").arg(dir.path().join("gateway.yaml")).env("STATE_DIR", dir.path().join("state"));
-        let mut process = Process::start(command);
+        Self::follow(Process::start(command), dir).await
+    }
+
+    /// One that was started on a folder by a command of the test's own; waits until it listens.
+    pub async fn follow(mut process: Process, dir: TempDir) -> Self {
         let url = format!("http://{}", address(&process.says("listening on http://").await));
         let admin = format!("http://{}", address(&process.says("admin on http://").await));
         Self { process, url, admin, dir }
