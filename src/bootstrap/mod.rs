@@ -10,6 +10,7 @@ pub mod cli;
 mod door;
 mod drain;
 mod listen;
+mod probe;
 mod secret;
 mod tls;
 mod watch;
