@@ -1,7 +1,7 @@
 # The commands of the README. On a fresh Debian with a Rust toolchain each installs what it needs; elsewhere it says
 # what is missing.
 
-.PHONY: demo test check parts bench fuzz tools
+.PHONY: demo test check parts bench fuzz image tools
 
 # pingora builds zlib-ng, which needs cmake and a C compiler; libFuzzer is C++.
 TOOLS = cc c++ make cmake
@@ -21,6 +21,10 @@ test: tools parts check
 ## Fuzz everything that reads a stranger's bytes, SECONDS for each target
 fuzz: tools
 	tests/fuzz/run.sh $(SECONDS)
+
+## Build the container image and try it: a release build, and root on Debian, but no container engine
+image:
+	tests/image.sh
 
 ## Formatting and lints
 check: tools

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use url::Url;
 
-use super::upgrade;
+use super::{probe, upgrade};
 use crate::auth::keys;
 use crate::config::{self, Config, Problem, Source};
 use crate::extend::Extensions;
@@ -35,6 +36,8 @@ enum Command {
     Demo,
     /// Check a configuration: exit 0, or every problem and exit 2
     Check(ConfigFlag),
+    /// Ask the gateway that runs on this machine how it is: exit 0, or 1 and why (for health checks of containers)
+    Health(HealthFlags),
     /// Make API keys, or hash them for the configuration
     #[command(subcommand)]
     Keys(Keys),
@@ -67,6 +70,18 @@ struct RunFlags {
     upgrade: bool,
 }
 
+#[derive(Args)]
+struct HealthFlags {
+    #[command(flatten)]
+    config: ConfigFlag,
+    /// Ask /ready, whether traffic should come to it, instead of /health, whether it serves
+    #[arg(long)]
+    ready: bool,
+    /// Where it listens; default: server.listen of the configuration
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
+}
+
 #[derive(Args, Clone)]
 struct ConfigFlag {
     /// The YAML file; also from MCP_GATEWAY_CONFIG
@@ -87,6 +102,7 @@ pub fn run(cli: Cli, extensions: Extensions) -> ExitCode {
         Command::Upgrade(flag) => replace(flag),
         Command::Demo => run_demo(extensions),
         Command::Check(flag) => check(&flag.source()),
+        Command::Health(flags) => health(flags),
         Command::Keys(Keys::New { id }) => new_key(&id),
         Command::Keys(Keys::Hash) => hash_key(),
         Command::Openapi => {
@@ -103,6 +119,20 @@ fn check(source: &Source) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(problems) => complain(&problems),
+    }
+}
+
+fn health(flags: HealthFlags) -> ExitCode {
+    let base = flags.url.map_or_else(|| probe::base(flags.config.source().listen()), Ok);
+    match base.and_then(|base| probe::ask(&base, if flags.ready { "/ready" } else { "/health" })) {
+        Ok(told) => {
+            println!("{told}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod drain;
 mod handover;
 mod listen;
 mod pid;
+mod probe;
 mod secret;
 mod systemd;
 mod takeover;

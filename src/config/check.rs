@@ -41,6 +41,19 @@ pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> 
     }
 }
 
+/// `server.listen` alone, of a text that may have any fault.
+pub(super) fn listen(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> SocketAddr {
+    let mut document: Value = serde_yaml::from_str(text).unwrap_or_default();
+    expand(&mut document, "", lookup, &mut Vec::new());
+    env::overlay(&mut document, lookup);
+    let problems = Problems::new("", Lines::scan(""), Vec::new());
+    listener(&Section::root(&document, &problems).section("server"))
+}
+
+fn listener(server: &Section<'_>) -> SocketAddr {
+    server.parse("listen", address).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080)))
+}
+
 pub(super) fn syntax(name: &str, error: &serde_yaml::Error) -> Problem {
     let line = error.location().map(|location| location.line());
     Problem { source: name.to_owned(), line, path: String::new(), message: format!("not valid YAML: {error}") }
@@ -117,7 +130,7 @@ fn server(section: Section<'_>) -> Server {
         section.problem("admin", format!("{address} is reachable from outside; set admin_token, or listen on 127.0.0.1"));
     }
     let server = Server {
-        listen: section.parse("listen", address).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080))),
+        listen: listener(&section),
         workers: section.integer("workers", 1..=1024).map_or_else(cores, |n| usize::try_from(n).unwrap_or(1)),
         h2c: address_or_off(&section, "h2c"),
         admin,

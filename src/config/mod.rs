@@ -324,6 +324,12 @@ impl Source {
         }
     }
 
+    /// Where a gateway with this configuration listens, whatever else is wrong with it: one that runs goes on with its last
+    /// good configuration.
+    pub fn listen(&self) -> SocketAddr {
+        check::listen(&self.text().unwrap_or_default(), &|name| std::env::var(name).ok())
+    }
+
     /// The file behind it, if it is one.
     pub fn file(&self) -> Option<&PathBuf> {
         match self {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::command;
+use crate::support::gateway::{Gateway, command, server};
 use crate::support::process::Process;
 use crate::support::stub::Stub;
 use crate::support::{eventually, http, root};
@@ -93,4 +93,35 @@ async fn the_demo_answers_the_documented_calls() {
         assert!(!answer.to_string().contains("root:"), "{answer}");
     }
     process.kill().await;
+}
+
+/// What `mcp-gateway health` with these arguments ends with, and says.
+async fn health(gateway: &Gateway, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = command().arg("health").args(arguments).env("STATE_DIR", gateway.dir.path()).output().await.expect("runs");
+    (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_tells_whether_the_gateway_serves_and_ready_whether_traffic_should_come() {
+    let stub = Stub::start().await;
+    let often = ", health_check: {path: /health, interval: 50ms}";
+    let mut gateway = Gateway::start(&format!("{}backends:\n{}", server(""), stub.backend("one", often))).await;
+    let url = gateway.url.clone();
+    let (code, said) = health(&gateway, &["--url", &url]).await;
+    assert!(code == Some(0) && said.contains("\"status\":\"healthy\""), "{said}");
+    assert_eq!(health(&gateway, &["--url", &url, "--ready"]).await.0, Some(0));
+    // Where it listens is read from the file, whatever else is wrong with that: the gateway goes on with the last good one.
+    let broken = gateway.dir.path().join("broken.yaml");
+    std::fs::write(&broken, format!("server: {{ listen: {} }}\nbackends: 7\nnonsense: true\n", url.trim_start_matches("http://")))
+        .expect("writable");
+    let broken = broken.display().to_string();
+    assert_eq!(health(&gateway, &["--config", &broken]).await.0, Some(0));
+    let unknown = health(&gateway, &["--config", &gateway.config_path().display().to_string()]).await;
+    assert!(unknown.0 == Some(1) && unknown.1.contains("--url"), "port 0 does not say where: {}", unknown.1);
+    stub.sicken();
+    eventually("not ready", async || (health(&gateway, &["--url", &url, "--ready"]).await.0 == Some(1)).then_some(())).await;
+    assert_eq!(health(&gateway, &["--url", &url]).await.0, Some(0), "alive without backends");
+    gateway.process.kill().await;
+    let (code, said) = health(&gateway, &["--config", &broken]).await;
+    assert!(code == Some(1) && said.contains("refused"), "{said}");
 }

