@@ -137,7 +137,7 @@ impl State {
         let config = with_backends(&configured, &merged);
         let upstream = Upstream::build(&config, &merged.sources, None, &shared.metrics, &shared.probes)?;
         shared.discovery.serve(&merged);
-        shared.life.set_warm(!config.cache.iter().flat_map(|cache| &cache.warm).any(|warm| warm.before_ready));
+        shared.life.set_warm(!warms_first(&config));
         let snapshot = Snapshot {
             revision: 1,
             configured,
@@ -225,6 +225,9 @@ impl State {
             self.shared.metrics.upstream.forget_backend(gone.name());
         }
         self.mark_draining(&snapshot);
+        if !warms_first(&snapshot.config) {
+            self.shared.life.set_warm(true);
+        }
         self.snapshot.store(Arc::new(snapshot));
         // Again, for a drain that began meanwhile and saw the old one only.
         self.mark_draining(&self.snapshot());
@@ -238,6 +241,11 @@ impl State {
             backend.set_draining(self.shared.discovery.is_draining(backend.name()));
         }
     }
+}
+
+/// Whether something is to be asked before traffic comes.
+fn warms_first(config: &Config) -> bool {
+    config.cache.iter().flat_map(|cache| &cache.warm).any(|warm| warm.before_ready)
 }
 
 /// The configuration that is served: as written, with the backends that were discovered.
@@ -263,11 +271,17 @@ pub struct Life {
     in_flight: AtomicUsize,
     /// What is to be asked before traffic comes was asked (`cache.warm[].before_ready`).
     is_warm: AtomicBool,
+    began: Instant,
 }
 
 impl Default for Life {
     fn default() -> Self {
-        Self { phase: watch::Sender::new(Phase::Serving), in_flight: AtomicUsize::new(0), is_warm: AtomicBool::new(true) }
+        Self {
+            phase: watch::Sender::new(Phase::Serving),
+            in_flight: AtomicUsize::new(0),
+            is_warm: AtomicBool::new(true),
+            began: Instant::now(),
+        }
     }
 }
 
@@ -278,6 +292,11 @@ impl Life {
 
     pub fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);
+    }
+
+    /// How long the process has been there.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
     }
 
     pub fn is_warm(&self) -> bool {

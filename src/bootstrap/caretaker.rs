@@ -5,16 +5,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::ServiceReadyNotifier;
 use pingora::services::background::BackgroundService;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::AbortHandle;
 
 use super::systemd;
 use super::takeover::Takeover;
@@ -26,13 +24,11 @@ use crate::config::{Config, Source, Tls};
 use crate::egress::Client;
 use crate::exchange;
 use crate::observe::otlp::Exporter;
+use crate::observe::spans::Spans;
 use crate::proxy::cached;
 use crate::snapshot::{Phase, Reload, State};
 use crate::upstream::backend::Backend;
 use crate::upstream::{self, discovery};
-
-/// How long the end waits for what is still to be told.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The background service.
 pub struct Caretaker {
@@ -57,16 +53,23 @@ impl Caretaker {
     }
 
     /// Begins to tell the collector of traces, if there is one.
-    fn export(&self, stop: &Arc<Notify>) -> Option<JoinHandle<()>> {
-        let shared = &self.state.shared;
-        let queue = shared.spans.as_ref()?.waiting()?;
-        let config = Arc::clone(&self.state.snapshot().config);
-        match Exporter::new(config.observability.tracing.as_ref()?, &shared.metrics.spans) {
-            Ok(exporter) => Some(tokio::spawn(exporter.run(Arc::clone(&shared.probes), queue, Arc::clone(stop)))),
-            Err(error) => {
-                log::error!("traces are not told: {error}");
-                None
-            }
+    fn export(&self) {
+        let (state, config) = (Arc::clone(&self.state), Arc::clone(&self.state.snapshot().config));
+        let queue = state.shared.spans.as_ref().and_then(Spans::waiting);
+        let (Some(tracing), Some(queue)) = (&config.observability.tracing, queue) else { return };
+        match Exporter::new(tracing, &state.shared.metrics.spans) {
+            Ok(exporter) => drop(tokio::spawn(async move {
+                let shared = &state.shared;
+                let stopping = async {
+                    match &shared.spans {
+                        Some(spans) => spans.stopping().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                exporter.run(Arc::clone(&shared.probes), queue, stopping).await;
+                shared.spans.iter().for_each(Spans::done);
+            })),
+            Err(error) => log::error!("traces are not told: {error}"),
         }
     }
 
@@ -300,7 +303,7 @@ impl Tending {
                 old.abort();
             }
         }
-        // One for all configurations: each new stream begins with dropping what may have changed before.
+        // One for all configurations, so that no reload cuts its streams.
         self.hearing.get_or_insert_with(|| tokio::spawn(exchange::hear::tend(Arc::clone(state))).abort_handle());
         let shared = &state.shared;
         self.discovery.follow(&snapshot.configured, &shared.discovery, &shared.probes, &shared.metrics);
@@ -333,15 +336,10 @@ impl BackgroundService for Caretaker {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(wishes) = wishes else { return };
-        let stop = Arc::new(Notify::new());
-        let exporting = self.export(&stop);
+        self.export();
         tokio::select! {
             () = self.run(wishes) => {}
             _ = shutdown.changed() => {}
-        }
-        stop.notify_one();
-        if let Some(exporting) = exporting {
-            let _ = tokio::time::timeout(FAREWELL, exporting).await;
         }
     }
 }

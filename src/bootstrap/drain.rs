@@ -196,5 +196,8 @@ impl Signals {
         if wait && !life.idle(LAST_WORDS).await {
             log::warn!("requests were still under way when the grace period ended");
         }
+        if let Some(spans) = &self.state.shared.spans {
+            spans.finish(LAST_WORDS).await;
+        }
     }
 }

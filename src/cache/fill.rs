@@ -83,6 +83,12 @@ impl Fill {
         let fate = freshness::judge(result, is_modern, self.wish.wanted);
         let size: usize = result.0.iter().map(|(name, raw)| name.len() + raw.get().len() + 4).sum();
         let own = self.wish.own.clone();
+        if let (Fate::Private(ttl), None) = (fate, &own) {
+            // Of others there may be answers of their own.
+            self.cache.kept.memory.put(self.wish.first.clone(), Slot::Private(ttl));
+            self.turn.settle(Settled::Private);
+            return false;
+        }
         let (ttl, key) = match fate {
             Fate::Shared(ttl) => (ttl, Some(self.wish.first.clone())),
             Fate::Private(ttl) => (ttl, own),
@@ -109,6 +115,11 @@ impl Fill {
 
     /// Tells whoever waits that the answer is none for him.
     pub fn pass(self) {
+        let stands = || self.cache.kept.memory.entry(self.turn.key(), &self.wish.mark).is_some_and(|entry| entry.left().is_some());
+        if self.is_ahead && stands() {
+            // What was asked for too early takes nothing away.
+            return self.release();
+        }
         self.cache.kept.memory.put(self.turn.key().clone(), Slot::Passed);
         self.turn.settle(Settled::Passed);
     }

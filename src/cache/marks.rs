@@ -41,11 +41,6 @@ impl Marks {
         Arc::clone(servers.entry(server.into()).or_default())
     }
 
-    /// The servers that anything was asked of.
-    pub fn servers(&self) -> Vec<String> {
-        self.servers.read().unwrap_or_else(PoisonError::into_inner).keys().map(ToString::to_string).collect()
-    }
-
     /// The moment.
     pub fn now(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::SeqCst) + 1

@@ -68,6 +68,8 @@ pub struct Cache {
     /// The rules that what is kept was kept under; others find nothing of it.
     generation: String,
     store: Option<config::Redis>,
+    /// Whether there is nobody but the anonymous, who may share what is a caller's where nobody says otherwise.
+    all_are_anonymous: bool,
     kept: Arc<Kept>,
     meter: Arc<CacheMeter>,
 }
@@ -159,7 +161,8 @@ impl Cache {
         };
         let rules = (&conf.methods, &conf.tools, conf.ttl, &config.transforms, &config.roles, &config.routes, &config.versions);
         let generation = hex(&sha256(&serde_json::to_vec(&rules).unwrap_or_default())[..16]);
-        Ok(Some(Arc::new(Self { rules: Rules::new(&conf), generation, store, kept, meter: Arc::clone(&metrics.cache), conf })))
+        let (all_are_anonymous, meter) = (config.auth.is_none(), Arc::clone(&metrics.cache));
+        Ok(Some(Arc::new(Self { rules: Rules::new(&conf), generation, store, all_are_anonymous, kept, meter, conf })))
     }
 
     /// A question as the cache knows it; `None` if its answer is none that is kept. `series` are its server's.
@@ -186,7 +189,7 @@ impl Cache {
             server: Arc::clone(server),
             method: marks::place(asked.method),
             name: asked.name.map(Into::into),
-            wanted: Wanted { alone: ruling.wanted.alone && !is_anonymous, ..ruling.wanted },
+            wanted: Wanted { alone: ruling.wanted.alone && !self.all_are_anonymous, ..ruling.wanted },
             mark: self.kept.marks.of(asked.server),
             meter: Arc::clone(meter),
         })
@@ -330,19 +333,19 @@ impl Cache {
         })
     }
 
-    /// Voids and lets go of what is kept by rules with a tag; how many entries those were. What tagged rules only may be about
-    /// is void as well, and asked for anew.
+    /// Voids and lets go of what is kept by rules with a tag, of these servers; how many entries those were here. What tagged
+    /// rules only may be about is void as well, and asked for anew.
     ///
     /// # Errors
     /// The tags there are, if this is none of them.
-    pub fn purge_tag(&self, tag: &str) -> Result<usize, Vec<&str>> {
+    pub fn purge_tag<'s>(&self, tag: &str, servers: impl Iterator<Item = &'s str>) -> Result<usize, Vec<&str>> {
         let tags = self.rules.tags();
         if !tags.contains(&tag) {
             return Err(tags);
         }
-        for server in self.kept.marks.servers() {
-            if METHODS.iter().any(|row| self.rules.may_be_tagged(tag, &server, row)) {
-                self.void(Some(&server), |row| self.rules.may_be_tagged(tag, &server, row), None);
+        for server in servers {
+            if METHODS.iter().any(|row| self.rules.may_be_tagged(tag, server, row)) {
+                self.void(Some(server), |row| self.rules.may_be_tagged(tag, server, row), None);
             }
         }
         Ok(self.kept.memory.drop_all(|entry| {

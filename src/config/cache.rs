@@ -137,8 +137,10 @@ pub(super) fn cache(root: &Section<'_>) -> Option<Cache> {
     if cache.max_entry > cache.memory / 4 {
         section.problem("max_entry", "more than a quarter of memory");
     }
-    for (at, warm) in cache.warm.iter().enumerate().filter(|(_, warm)| !may_warm(&cache, warm)) {
-        section.problem(&format!("warm[{at}].method"), format!("{} is kept only where a rule of cache says so", warm.method));
+    for (at, warm) in cache.warm.iter().enumerate() {
+        if let Err(why) = may_warm(&cache, warm) {
+            section.problem(&format!("warm[{at}].method"), format!("{} {why}", warm.method));
+        }
     }
     stale.finish();
     section.finish();
@@ -196,17 +198,26 @@ fn warm(section: &Section<'_>) -> Warm {
     warm
 }
 
-/// Whether a rule is about what is kept only where one is.
-fn may_warm(cache: &Cache, warm: &Warm) -> bool {
-    let about = |rules: &[Rule], what: &str| {
-        rules.iter().any(|rule| globset::Glob::new(&rule.what).is_ok_and(|glob| glob.compile_matcher().is_match(what)))
-    };
+/// Whether what is warmed can be kept for more than one caller.
+fn may_warm(cache: &Cache, warm: &Warm) -> Result<(), &'static str> {
     let params: serde_json::Value = serde_json::from_str(&warm.params).unwrap_or_default();
-    match warm.method.as_str() {
-        "tools/call" => params["name"].as_str().is_none_or(|tool| about(&cache.tools, tool)),
-        "prompts/get" => about(&cache.methods, "prompts/get"),
-        _ => true,
+    if NEEDED.iter().any(|(method, member)| *method == warm.method && params[*member].as_str().is_none()) {
+        // That is the fault that was told.
+        return Ok(());
     }
+    let (rules, what) = match warm.method.as_str() {
+        "tools/call" => (&cache.tools, params["name"].as_str().unwrap_or_default()),
+        method => (&cache.methods, method),
+    };
+    let about = |rule: &&Rule| globset::Glob::new(&rule.what).is_ok_and(|glob| glob.compile_matcher().is_match(what));
+    let mut rules = rules.iter().filter(about).peekable();
+    if rules.peek().is_none() && matches!(warm.method.as_str(), "tools/call" | "prompts/get" | "resources/read") {
+        return Err("is kept for all only where a rule of cache says so");
+    }
+    if rules.peek().is_some() && rules.all(|rule| rule.vary_by == Some(Vary::Subject)) {
+        return Err("is kept for each caller alone (vary_by: subject)");
+    }
+    Ok(())
 }
 
 /// A method that can be asked ahead.

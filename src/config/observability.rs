@@ -67,18 +67,33 @@ fn tracing(observability: &Section<'_>) -> Option<Tracing> {
     let tracing = Tracing {
         otlp: section.parse("otlp", backend_url).unwrap_or_else(|| Url::parse(COLLECTOR).expect("a URL")),
         sample: section.share("sample").unwrap_or(0.1),
-        headers: headers.named_texts().into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+        headers: headers.named_texts().iter().filter_map(|(name, value)| header(&headers, name, value)).collect(),
         service: section.string("service").unwrap_or_else(|| "mcp-gateway".to_owned()),
         timeout: Timespan(section.duration("timeout").unwrap_or(Duration::from_secs(5))),
     };
-    for (name, value) in &tracing.headers {
-        if name.parse::<http::HeaderName>().is_err() || http::HeaderValue::from_str(value.expose()).is_err() {
-            headers.problem(name, "not a header that can be sent");
-        }
-    }
     section.finish();
     enabled.then_some(tracing)
 }
+
+/// A header for the collector; `name_file` names a file that holds its value.
+fn header(section: &Section<'_>, written: &str, value: &str) -> Option<(String, Secret)> {
+    let (name, value) = match written.strip_suffix("_file") {
+        None => (written, Ok(value.to_owned())),
+        Some(name) => {
+            (name, std::fs::read_to_string(value).map(|text| text.trim_end().to_owned()).map_err(|e| format!("cannot read {value}: {e}")))
+        }
+    };
+    let value = value.map_err(|message| section.problem(written, message)).ok()?;
+    let parsed = name.parse::<http::HeaderName>().ok().filter(|name| !FRAMING.contains(&name.as_str()));
+    if parsed.is_none() || http::HeaderValue::from_str(&value).is_err() {
+        section.problem(written, "not a header that can be sent");
+        return None;
+    }
+    Some((name.to_owned(), Secret::new(value)))
+}
+
+/// What belongs to the connection or the message, and is written by us.
+const FRAMING: &[&str] = &["host", "content-length", "content-type", "transfer-encoding", "connection", "upgrade", "te", "trailer"];
 
 /// Where collectors listen unless they are told otherwise (OTLP 1.x).
 const COLLECTOR: &str = "http://localhost:4318";

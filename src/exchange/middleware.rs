@@ -51,7 +51,7 @@ pub async fn forward(call: &Call<'_>, member: &Member, target: &Arc<Target>) -> 
     let body = written(call);
     let started = Instant::now();
     let deadline = call.deadline(backend);
-    let begun = call.trace.begin(backend);
+    let begun = call.trace.begin("POST", backend);
     let head = head(call, member, credential.as_ref(), call.trace.parent(begun.as_ref()));
     let sent = call.client.send(target, head, body, left(deadline)).await;
     backend.meter.count(ending(&sent), started.elapsed());

@@ -147,7 +147,7 @@ impl Native<'_> {
     async fn send<'c>(&self, client: &'c Client, member: &Member, target: &Arc<Target>) -> Result<Incoming<'c>, Trouble> {
         let backend = &member.backend;
         let credential = backend.credential(client, self.on_behalf).await?;
-        let begun = self.trace.begin(backend);
+        let begun = self.trace.begin(self.method, backend);
         let head = self
             .head(member, credential.as_ref(), self.trace.parent(begun.as_ref()))
             .map_err(|_| Trouble::Protocol("a header value that cannot be sent"))?;

@@ -181,9 +181,7 @@ pub async fn body(
             Next::Chunk(Err(failure)) => return End::Cut { bytes, cause: failure.to_string() },
             Next::Gone => return End::ClientGone { bytes },
             Next::Closing => {
-                if matches!(patience, Patience::Idle(_, Returns::WhenTold)) && tail.is_between_events() {
-                    let _ = client.write_response_body(sse::come_back(Duration::from_millis(fastrand::u64(BACK))).into(), false).await;
-                }
+                say_when(client, patience, &tail).await;
                 return finish(client, bytes, |bytes| End::Closed { bytes }).await;
             }
         }
@@ -211,6 +209,13 @@ async fn write(client: &mut ServerSession, chunk: Bytes, trial: &mut Trial) -> p
         }
     }
     writing.await
+}
+
+/// Tells a client that comes back when to do so.
+async fn say_when(client: &mut ServerSession, patience: Patience, tail: &sse::Tail) {
+    if matches!(patience, Patience::Idle(_, Returns::WhenTold)) && tail.is_between_events() {
+        let _ = client.write_response_body(sse::come_back(Duration::from_millis(fastrand::u64(BACK))).into(), false).await;
+    }
 }
 
 async fn finish(client: &mut ServerSession, bytes: usize, end: impl FnOnce(usize) -> End) -> End {

@@ -2,6 +2,7 @@
 //! waited for. A collector that is away costs what does not fit into the queue meanwhile, and is asked again ever more
 //! seldom.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode as Code;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prometheus::IntCounterVec;
 use prost::Message as _;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::labels::Ending;
 use super::spans::{Attempt, Finished, Value};
@@ -73,46 +74,46 @@ impl Exporter {
         Ok(Self { site: Site::new(&url, None)?, headers, service, timeout, counted: counted.clone() })
     }
 
-    /// Sends until the queue is closed or `stop` is told; then what is left, once.
-    pub async fn run(self, client: Arc<Client>, mut queue: mpsc::Receiver<Finished>, stop: Arc<Notify>) {
-        let mut pause = SOONEST;
-        loop {
-            let mut batch = Vec::new();
-            let stopped = tokio::select! {
+    /// Sends until the process is about to end; then what is left, once.
+    pub async fn run(self, client: Arc<Client>, mut queue: mpsc::Receiver<Finished>, stopping: impl Future<Output = ()>) {
+        let mut stopping = std::pin::pin!(stopping);
+        let (mut pause, mut batch, mut stopped) = (SOONEST, Vec::new(), false);
+        while !stopped {
+            tokio::select! {
                 biased;
-                () = stop.notified() => true,
-                count = gather(&mut queue, &mut batch) => count == 0,
-            };
-            if stopped {
-                while let Ok(finished) = queue.try_recv() {
-                    batch.push(finished);
-                }
+                () = &mut stopping => stopped = true,
+                () = gather(&mut queue, &mut batch) => {}
             }
-            if !batch.is_empty() {
-                let tried = self.send(&client, &batch, if stopped { 1 } else { TRIES }, &mut pause);
-                tokio::select! {
-                    biased;
-                    () = tried => {}
-                    () = stop.notified(), if !stopped => {
-                        self.count("failed", &batch);
-                        return;
-                    }
-                }
+            if !stopped {
+                stopped = self.send(&client, &batch, &mut pause, stopping.as_mut()).await;
+                batch.clear();
             }
-            if stopped {
-                return;
-            }
+        }
+        while let Ok(finished) = queue.try_recv() {
+            batch.push(finished);
+        }
+        for batch in batch.chunks(BATCH) {
+            let told = matches!(self.post(&client, self.encoded(batch).into()).await, Sent::Taken);
+            self.count(if told { "exported" } else { "failed" }, batch);
         }
     }
 
-    async fn send(&self, client: &Client, batch: &[Finished], tries: usize, pause: &mut Duration) {
+    /// Sends a batch, some times; whether the process is about to end.
+    async fn send(
+        &self,
+        client: &Client,
+        batch: &[Finished],
+        pause: &mut Duration,
+        mut stopping: Pin<&mut impl Future<Output = ()>>,
+    ) -> bool {
+        let tries = TRIES;
         let body = Bytes::from(self.encoded(batch));
         for attempt in 1..=tries {
             match self.post(client, body.clone()).await {
                 Sent::Taken => {
                     *pause = SOONEST;
                     self.count("exported", batch);
-                    return;
+                    return false;
                 }
                 Sent::Refused(why) => {
                     log::warn!("the collector of traces refused {} requests: {why}", batch.len());
@@ -123,12 +124,19 @@ impl Exporter {
                 }
                 Sent::Later(why, wait) => {
                     log::debug!("the collector of traces: {why}");
-                    tokio::time::sleep(wait.unwrap_or(*pause).min(LATEST)).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(wait.unwrap_or(*pause).min(LATEST)) => {}
+                        () = stopping.as_mut() => {
+                            self.count("failed", batch);
+                            return true;
+                        }
+                    }
                     *pause = (*pause * 2).min(LATEST);
                 }
             }
         }
         self.count("failed", batch);
+        false
     }
 
     /// OTLP 1.x, "OTLP/HTTP Response": 429, 502, 503 and 504 may be repeated, everything else not.
@@ -176,10 +184,10 @@ impl Exporter {
     }
 }
 
-/// Waits for the first request, and a little for others; how many there are. None: the queue is closed.
-async fn gather(queue: &mut mpsc::Receiver<Finished>, batch: &mut Vec<Finished>) -> usize {
+/// Waits for the first request, and a little for others. What it took so far stays where it is given up.
+async fn gather(queue: &mut mpsc::Receiver<Finished>, batch: &mut Vec<Finished>) {
     if queue.recv_many(batch, BATCH).await == 0 {
-        return 0;
+        return std::future::pending().await;
     }
     let until = Instant::now() + WAIT;
     while batch.len() < BATCH {
@@ -189,7 +197,6 @@ async fn gather(queue: &mut mpsc::Receiver<Finished>, batch: &mut Vec<Finished>)
             _ => break,
         }
     }
-    batch.len()
 }
 
 /// The span of a request, and those of its attempts.
@@ -214,7 +221,7 @@ fn spans(finished: &Finished) -> Vec<Span> {
 /// The span of one attempt. The last one lasts until its answer was passed on; when that began is an event of it.
 fn asked(finished: &Finished, attempt: &Attempt, at: usize, is_last: bool) -> Span {
     let mut attributes = vec![
-        pair("http.request.method", &"POST".into()),
+        pair("http.request.method", &attempt.method.into()),
         pair("mcp_gateway.backend", &attempt.backend.as_str().into()),
         pair("mcp_gateway.attempt", &Value::Number(i64::try_from(at + 1).unwrap_or(i64::MAX))),
     ];
@@ -233,7 +240,7 @@ fn asked(finished: &Finished, attempt: &Attempt, at: usize, is_last: bool) -> Sp
     Span {
         span_id: attempt.span.to_be_bytes().to_vec(),
         parent_span_id: finished.context.span.to_be_bytes().to_vec(),
-        name: "POST".into(),
+        name: attempt.method.into(),
         kind: SpanKind::Client.into(),
         start_time_unix_nano: finished.nanos(attempt.began),
         end_time_unix_nano: finished.nanos(if is_last && fine { finished.ended } else { answered }),

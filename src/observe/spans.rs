@@ -7,13 +7,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 use prometheus::IntCounter;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::labels::Ending;
 use super::trace::{Context, span_id};
 
 /// Requests that may wait to be told.
 const QUEUE: usize = 4096;
+/// Attempts that are told of one request.
+const ATTEMPTS: usize = 64;
+/// Failures of traces that are not sampled, told in a second at most.
+const FAILURES: usize = 100;
 
 /// The times that backends were asked for one request.
 #[derive(Default)]
@@ -23,6 +27,8 @@ pub struct Attempts(Mutex<Vec<Attempt>>);
 #[derive(Debug, Clone)]
 pub struct Attempt {
     pub span: u64,
+    /// The HTTP method.
+    pub method: &'static str,
     pub backend: String,
     pub began: Instant,
     /// When its answer began, or it failed, and how; `None`: it was given up.
@@ -37,12 +43,15 @@ pub struct Begun {
 }
 
 impl Attempts {
-    /// Notes that a backend is asked now.
-    pub fn begin(&self, context: Context, backend: &str) -> Begun {
+    /// Notes that a backend is asked now, of the first ones.
+    pub fn begin(&self, context: Context, method: &'static str, backend: &str) -> Begun {
         let span = span_id();
         let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts.push(Attempt { span, backend: backend.to_owned(), began: Instant::now(), ended: None });
-        Begun { traceparent: context.traceparent(span), place: attempts.len() - 1 }
+        let place = attempts.len();
+        if place < ATTEMPTS {
+            attempts.push(Attempt { span, method, backend: backend.to_owned(), began: Instant::now(), ended: None });
+        }
+        Begun { traceparent: context.traceparent(span), place }
     }
 
     pub fn end(&self, begun: &Begun, ending: Ending) {
@@ -88,6 +97,10 @@ pub struct Finished {
 
 /// Where requests are told; kept by whoever serves them.
 pub struct Spans {
+    /// The second, and how many failures were told in it.
+    failures: Mutex<(Option<Instant>, usize)>,
+    stop: Notify,
+    done: watch::Sender<bool>,
     /// The share of traces begun here that are sampled.
     sample: f64,
     queue: mpsc::Sender<Finished>,
@@ -98,7 +111,35 @@ pub struct Spans {
 impl Spans {
     pub fn new(sample: f64, dropped: IntCounter) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        Self { sample, queue, waiting: Mutex::new(Some(waiting)), dropped }
+        let (stop, done) = (Notify::new(), watch::Sender::new(false));
+        Self { failures: Mutex::default(), stop, done, sample, queue, waiting: Mutex::new(Some(waiting)), dropped }
+    }
+
+    /// Whether a failure may be told though its trace is not sampled.
+    pub fn spares(&self) -> bool {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if failures.0.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1)) {
+            *failures = (Some(now), 0);
+        }
+        failures.1 += 1;
+        failures.1 <= FAILURES
+    }
+
+    /// Completes when the process is about to end.
+    pub async fn stopping(&self) {
+        self.stop.notified().await;
+    }
+
+    /// Says that everything was told.
+    pub fn done(&self) {
+        self.done.send_replace(true);
+    }
+
+    /// Has what is queued told, for so long.
+    pub async fn finish(&self, most: Duration) {
+        self.stop.notify_one();
+        let _ = tokio::time::timeout(most, self.done.subscribe().wait_for(|done| *done)).await;
     }
 
     /// Whether a trace that begins here is sampled.
@@ -137,7 +178,7 @@ mod tests {
         let now = Instant::now();
         let all = Attempts::default();
         let context = Context::of(&http::HeaderMap::new(), || true);
-        (0..attempts).for_each(|_| drop(all.begin(context, "one")));
+        (0..attempts).for_each(|_| drop(all.begin(context, "POST", "one")));
         Finished {
             context,
             name: "n".into(),
@@ -160,14 +201,15 @@ mod tests {
         assert_eq!(dropped.get(), 3);
         assert!(spans.waiting().is_some() && spans.waiting().is_none());
         assert!(spans.chance() && !Spans::new(0.0, dropped).chance());
+        assert_eq!((0..2 * FAILURES).filter(|_| spans.spares()).count(), FAILURES);
     }
 
     #[test]
     fn an_attempt_tells_its_own_span_and_how_it_ended() {
         let (attempts, context) = (Attempts::default(), Context::of(&http::HeaderMap::new(), || false));
-        let first = attempts.begin(context, "one");
+        let first = attempts.begin(context, "POST", "one");
         attempts.end(&first, Ending::Status(503));
-        let second = attempts.begin(context, "two");
+        let second = attempts.begin(context, "POST", "two");
         assert_ne!(first.traceparent, second.traceparent);
         let all = attempts.take();
         assert!(first.traceparent.to_str().unwrap().contains(&format!("{:016x}", all[0].span)));

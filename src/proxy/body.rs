@@ -20,6 +20,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// How long a client that is still sending is listened to after its answer, in silence and in all.
 const LINGER_SILENT: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(10);
+/// What it may send meanwhile.
+const LINGER_BYTES: usize = 64 << 20;
 
 /// A request's body: as it was read, and as the operator's rules changed it.
 #[derive(Default)]
@@ -128,7 +130,13 @@ pub async fn linger(client: &mut ServerSession) {
         return;
     }
     let _ = tokio::time::timeout(LINGER, async {
-        while matches!(tokio::time::timeout(LINGER_SILENT, client.read_request_body()).await, Ok(Ok(Some(_)))) {}
+        let mut left = LINGER_BYTES;
+        while let Ok(Ok(Some(piece))) = tokio::time::timeout(LINGER_SILENT, client.read_request_body()).await {
+            match left.checked_sub(piece.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
     })
     .await;
 }

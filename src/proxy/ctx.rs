@@ -163,6 +163,13 @@ impl Ctx {
         }
     }
 
+    /// Counts it as under way no longer.
+    pub fn end(&mut self) {
+        if std::mem::take(&mut self.counted) {
+            self.state.shared.life.end();
+        }
+    }
+
     /// Ends keep-alive if the process began to stop while the request was served.
     pub fn farewell(&self, client: &mut ServerSession) {
         if self.state.shared.life.phase() > Phase::Serving {
@@ -197,8 +204,6 @@ fn written(value: &RawValue) -> Option<&[u8]> {
 
 impl Drop for Ctx {
     fn drop(&mut self) {
-        if self.counted {
-            self.state.shared.life.end();
-        }
+        self.end();
     }
 }

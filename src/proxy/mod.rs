@@ -111,7 +111,8 @@ impl ProxyHttp for Gateway {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         record::write(&self.state, session.as_downstream(), ctx, error);
         told::tell(&self.state, session.as_downstream(), ctx);
-        // Last, so that it counts for nobody's latency.
+        // Last, so that it counts for nobody's latency, and holds up no end of the process.
+        ctx.end();
         body::linger(session.as_downstream_mut()).await;
     }
 }

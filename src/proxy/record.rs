@@ -109,7 +109,7 @@ pub fn outcome_of(reject: &Reject) -> Outcome {
 }
 
 /// Methods are the client's choice of words; only known ones become label values.
-fn method_label(method: &http::Method) -> &'static str {
+pub fn method_label(method: &http::Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",

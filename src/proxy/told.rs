@@ -7,7 +7,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::ctx::Ctx;
 use crate::digest::{hex, sha256};
-use crate::mcp::{self, headers};
+use crate::mcp::{self, headers, method};
 use crate::observe::metrics::Outcome;
 use crate::observe::spans::{Finished, Value};
 use crate::reject::clip;
@@ -17,8 +17,10 @@ use crate::snapshot::State;
 pub fn tell(state: &State, client: &ServerSession, ctx: &Ctx) {
     let (Some(spans), Some(attempts)) = (&state.shared.spans, &ctx.attempts) else { return };
     let status = client.response_written().map_or(0, |head| head.status.as_u16());
-    let failed = status >= 500 || matches!(ctx.told.outcome, Some(Outcome::Failed | Outcome::ServerError));
-    if !failed && !ctx.arrival.context.is_sampled() {
+    // What was refused without asking anybody comes in crowds, and the metrics count it.
+    let failed = matches!(ctx.told.outcome, Some(Outcome::Failed | Outcome::ServerError));
+    let is_wanted = ctx.arrival.context.is_sampled() || (failed && spans.spares());
+    if !is_wanted {
         return;
     }
     spans.tell(Finished {
@@ -33,14 +35,16 @@ pub fn tell(state: &State, client: &ServerSession, ctx: &Ctx) {
     });
 }
 
-/// `tools/call read_file`, or `GET /health` where MCP was not spoken. What is no name of the configuration's or MCP's is
-/// left out, since the name is what spans are grouped by.
+/// `tools/call read_file`, or `GET /health` where MCP was not spoken. Spans are grouped by their names, so that only what MCP
+/// and the catalogue know is part of one.
 fn name(client: &ServerSession, ctx: &Ctx) -> String {
-    match (&ctx.told.method, &ctx.told.name) {
-        (Some(method), Some(name)) if method == "tools/call" || method == "prompts/get" => format!("{} {}", clip(method), clip(name)),
-        (Some(method), _) => clip(method).to_owned(),
-        (None, _) => format!("{} {}", client.req_header().method, ctx.route),
-    }
+    let Some(method) = &ctx.told.method else {
+        return format!("{} {}", super::record::method_label(&client.req_header().method), ctx.route);
+    };
+    let Some(known) = method::find(method) else { return "other".to_owned() };
+    let pool = || ctx.snapshot.upstream.pool(ctx.told.server.as_deref()?);
+    let tool = ctx.told.name.as_deref().filter(|name| known.mcp == "tools/call" && pool().is_some_and(|pool| pool.knows_tool(name)));
+    tool.map_or_else(|| known.mcp.to_owned(), |tool| format!("{} {tool}", known.mcp))
 }
 
 fn attributes(client: &ServerSession, ctx: &Ctx, status: u16, failed: bool) -> Vec<(&'static str, Value)> {

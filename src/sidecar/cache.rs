@@ -108,7 +108,10 @@ fn purge(snapshot: &Snapshot, body: &[u8]) -> Verdict<Page> {
         }
         let unknown =
             |tags: Vec<&str>| Reject::new(Code::InvalidParams, format!("no rule of cache has this `tag`; there are: {}", tags.join(", ")));
-        return Ok(json_page(&json!({ "purged": cache.purge_tag(tag).map_err(unknown)? })));
+        // Also those that nobody asked here: other replicas were.
+        let directory = Arc::clone(&snapshot.upstream.directory());
+        let purged = cache.purge_tag(tag, directory.pools.keys().map(String::as_str)).map_err(unknown)?;
+        return Ok(json_page(&json!({ "purged": purged })));
     }
     // The REST form's own word will do.
     let method = match (&wish.method, &wish.tool) {

@@ -74,8 +74,8 @@ pub struct Trace<'q> {
 
 impl<'q> Trace<'q> {
     /// Notes that a backend is asked now.
-    pub fn begin(&self, backend: &Backend) -> Option<Begun> {
-        self.noted.map(|(context, attempts)| attempts.begin(context, backend.name()))
+    pub fn begin(&self, method: &'static str, backend: &Backend) -> Option<Begun> {
+        self.noted.map(|(context, attempts)| attempts.begin(context, method, backend.name()))
     }
 
     /// What the backend is told is the parent of what it does.
@@ -278,7 +278,7 @@ impl Exchange<'_, '_> {
 
     pub(super) async fn post(&self, body: Bytes, manner: Manner<'_>, wait: Duration) -> Result<Incoming<'_>, Trouble> {
         let trace = self.question.trace;
-        let begun = trace.and_then(|trace| trace.begin(self.backend));
+        let begun = trace.and_then(|trace| trace.begin("POST", self.backend));
         let head = self.head_of("POST", manner, begun.as_ref()).map_err(|_| UNSENDABLE)?;
         let wait = wait.min(self.remaining());
         if wait.is_zero() {

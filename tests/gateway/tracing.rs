@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use mcp_gateway::digest::hex;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
@@ -122,7 +123,7 @@ async fn native(gateway: &Gateway, headers: &[(&str, &str)], meta: &Value) -> u1
 }
 
 fn id(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(bytes)
 }
 
 #[tokio::test]
@@ -177,16 +178,17 @@ async fn the_share_decides_about_new_traces_the_caller_about_his_own_and_failure
     stub.act(Act::Status(500));
     assert!(call(&gateway, "boom", &[]).await >= 500);
     stub.act(Act::Echo);
-    let spans = collector.trace("tools/call boom").await;
-    assert_eq!(collector.names(), ["tools/call boom", "POST"], "nothing else was told");
+    // A tool that nobody knows does not name a span.
+    let spans = collector.trace("tools/call").await;
+    assert_eq!(collector.names(), ["tools/call", "POST"], "nothing else was told");
     let failed = spans.iter().map(|span| (span.status.clone().unwrap_or_default().code, pairs(&span.attributes))).collect::<Vec<_>>();
     assert!(failed.iter().all(|(code, _)| *code == 2), "{failed:?}");
     assert_eq!((failed[0].1["error.type"].as_str(), failed[1].1["error.type"].as_str()), ("backend_failed", "500"));
     let all = Gateway::start(&yaml(&stub.backend("one", ""), &collector.url, 1.0)).await;
     all.knows("stub").await;
-    assert_eq!(call(&all, "always", &[]).await, 200);
+    assert_eq!(call(&all, "regional", &[]).await, 200);
     assert!(stub.headers()["traceparent"].to_str().expect("text").ends_with("-01"));
-    collector.trace("tools/call always").await;
+    collector.trace("tools/call regional").await;
 }
 
 #[tokio::test]
@@ -248,19 +250,31 @@ async fn without_a_collector_everything_goes_on_and_what_is_lost_is_counted() {
     let gateway = Gateway::start(&yaml(&stub.backend("one", ""), &collector.url, 1.0)).await;
     gateway.knows("stub").await;
     collector.told.status.store(400, Ordering::SeqCst);
-    assert_eq!(call(&gateway, "refused", &[]).await, 200);
+    assert_eq!(call(&gateway, "echo", &[]).await, 200);
     eventually("what it refuses is counted", async || (gateway.metric("trace_spans_total{result=\"failed\"}").await > 0).then_some(()))
         .await;
     collector.told.status.store(503, Ordering::SeqCst);
-    assert_eq!(call(&gateway, "later", &[]).await, 200);
+    assert_eq!(call(&gateway, "regional", &[]).await, 200);
     drop(collector);
     for _ in 0..50 {
-        assert_eq!(call(&gateway, "meanwhile", &[]).await, 200);
+        assert_eq!(call(&gateway, "echo", &[]).await, 200);
     }
     // It comes back where it was, and is told what was kept for it.
     let again = Collector::at(&address).await;
-    again.trace("tools/call later").await;
-    again.trace("tools/call meanwhile").await;
+    again.trace("tools/call regional").await;
+    again.trace("tools/call echo").await;
     assert_eq!(gateway.metric("trace_spans_total{result=\"dropped\"}").await, 0);
     assert!(gateway.metric("trace_spans_total{result=\"exported\"}").await > 50);
+}
+
+#[tokio::test]
+async fn what_is_still_queued_at_the_end_is_told() {
+    let (stub, collector) = (Stub::start().await, Collector::start().await);
+    let mut gateway = Gateway::start(&yaml(&stub.backend("one", ""), &collector.url, 1.0)).await;
+    gateway.knows("stub").await;
+    // Within the two seconds that a batch waits for more.
+    assert_eq!(call(&gateway, "echo", &[]).await, 200);
+    gateway.process.signal("TERM");
+    assert!(gateway.process.child.wait().await.expect("it ends").success());
+    assert!(collector.names().contains(&"tools/call echo".to_owned()), "{:?}", collector.names());
 }

@@ -2,7 +2,7 @@
 //! memory from the first one on. It is a loop that compares what is kept with what should be, so one piece of code is
 //! right at the start, after something was declared void, after a reload, and shortly before an answer's time is over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use globset::{Glob, GlobMatcher};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
 use super::{native, rest};
-use crate::cache::Cache;
+use crate::cache::{Cache, Wish};
 use crate::call::Era;
 use crate::config::cache::Warm;
 use crate::limit::Granted;
@@ -59,7 +59,8 @@ struct Pace {
     /// When it may be run again.
     next: Instant,
     pause: Duration,
-    is_running: bool,
+    /// The task that runs it.
+    task: Option<Id>,
     was_tried: bool,
     was_told: bool,
 }
@@ -71,6 +72,8 @@ enum Came {
     Kept,
     /// It was asked, and nothing is kept.
     Nothing,
+    /// Somebody else asks, or it is not known yet whom to ask how.
+    Later,
     /// It cannot be asked this way.
     Unasked,
 }
@@ -84,10 +87,13 @@ pub async fn tend(state: Arc<State>, cache: Arc<Cache>) {
     loop {
         warmer.set_out();
         warmer.let_traffic_in();
-        tokio::select! {
-            Some(Ok((errand, came))) = warmer.under_way.join_next() => warmer.settle(&errand, came),
-            () = warmer.cache.voided() => {}
-            () = tokio::time::sleep(TICK) => {}
+        let next = tokio::time::Instant::now() + TICK;
+        loop {
+            tokio::select! {
+                Some(ended) = warmer.under_way.join_next_with_id() => warmer.ended(ended),
+                () = warmer.cache.voided() => break,
+                () = tokio::time::sleep_until(next) => break,
+            }
         }
     }
 }
@@ -99,7 +105,6 @@ struct Warmer {
     paces: HashMap<Errand, Pace>,
     under_way: JoinSet<(Errand, Came)>,
     room: Arc<Semaphore>,
-    began: Instant,
 }
 
 impl Warmer {
@@ -108,7 +113,7 @@ impl Warmer {
         let glob = |warm: &Warm| Glob::new(&warm.server).unwrap_or_else(|_| Glob::new("").expect("a glob")).compile_matcher();
         let servers = cache.conf.warm.iter().map(glob).collect();
         let (under_way, room) = (JoinSet::new(), Arc::new(Semaphore::new(AT_ONCE)));
-        Self { state, cache, servers, paces: HashMap::new(), under_way, room, began: Instant::now() }
+        Self { state, cache, servers, paces: HashMap::new(), under_way, room }
     }
 
     /// The errands there are now: rules and the servers that somebody healthy serves.
@@ -127,27 +132,41 @@ impl Warmer {
     fn set_out(&mut self) {
         let now = Instant::now();
         let errands = self.errands();
-        self.paces.retain(|known, _| errands.iter().any(|(errand, _)| errand == known));
+        let there: HashSet<&Errand> = errands.iter().map(|(errand, _)| errand).collect();
+        self.paces.retain(|known, _| there.contains(known));
         for (errand, pool) in errands {
-            let new = Pace { next: now, pause: PAUSE, is_running: false, was_tried: false, was_told: false };
+            let new = Pace { next: now, pause: PAUSE, task: None, was_tried: false, was_told: false };
             let pace = self.paces.entry(errand.clone()).or_insert(new);
-            if pace.is_running || pace.next > now {
+            if pace.task.is_some() || pace.next > now {
                 continue;
             }
-            pace.is_running = true;
             let (state, cache, room) = (Arc::clone(&self.state), Arc::clone(&self.cache), Arc::clone(&self.room));
-            self.under_way.spawn(async move {
+            let task = self.under_way.spawn(async move {
                 let _room = room.acquire_owned().await;
                 let came = ask(&state, &cache, &cache.conf.warm[errand.0], &pool, errand.2).await;
                 (errand, came)
             });
+            pace.task = Some(task.id());
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, (Errand, Came)), JoinError>) {
+        match ended {
+            Ok((_, (errand, came))) => self.settle(&errand, came),
+            // It panicked, which is a bug, but no reason never to ask again.
+            Err(error) => {
+                let errand = self.paces.iter().find(|(_, pace)| pace.task == Some(error.id())).map(|(errand, _)| errand.clone());
+                if let Some(errand) = errand {
+                    self.settle(&errand, Came::Nothing);
+                }
+            }
         }
     }
 
     fn settle(&mut self, errand: &Errand, came: Came) {
         let Some(pace) = self.paces.get_mut(errand) else { return };
         let pause = match came {
-            Came::Kept => PAUSE,
+            Came::Kept | Came::Later => PAUSE,
             Came::Nothing => (pace.pause * 2).min(LONGEST_PAUSE),
             Came::Unasked => LONGEST_PAUSE,
         };
@@ -155,7 +174,9 @@ impl Warmer {
             let (at, server, method) = (errand.0, &errand.1, &self.cache.conf.warm[errand.0].method);
             log::warn!("cache.warm[{at}]: nothing is kept of what `{server}` says to {method}: it failed, or may not be kept or shared");
         }
-        *pace = Pace { next: Instant::now() + pause, pause, is_running: false, was_tried: true, was_told: came == Came::Nothing };
+        let (was_tried, was_told) =
+            (pace.was_tried || came != Came::Later, came == Came::Nothing || (came == Came::Later && pace.was_told));
+        *pace = Pace { next: Instant::now() + pause, pause, task: None, was_tried, was_told };
     }
 
     /// Lets traffic in once everything that was to be asked before was tried.
@@ -173,7 +194,7 @@ impl Warmer {
         if left.is_empty() {
             log::info!("the cache is warm");
             life.set_warm(true);
-        } else if self.began.elapsed() > PATIENCE {
+        } else if life.age() > PATIENCE {
             log::warn!("traffic is let in though cache.warm{left:?} could not be asked within {} s", PATIENCE.as_secs());
             life.set_warm(true);
         }
@@ -214,16 +235,19 @@ async fn by_rest(ctx: &mut Ctx, cache: &Arc<Cache>, warm: &Warm, pool: &Arc<Pool
     let form::Payload::One(request) = &plan.payload else { return None };
     let course = plan.courses.first();
     let wish = Arc::new(cache.wish(&rest::asked(&plan, request, course, &none), &pool.server, &pool.cached).ok()??);
-    if let Some(fill) = cache.want(&wish) {
+    let fill = cache.want(&wish);
+    let was_asked = fill.is_some();
+    if let Some(fill) = fill {
         rest::Renewal::of(ctx, &plan, course, request).in_background().run(fill).await;
     }
-    Some(if cache.keeps(&wish) { Came::Kept } else { Came::Nothing })
+    Some(came(cache, &wish, was_asked))
 }
 
 async fn by_native(ctx: &mut Ctx, cache: &Arc<Cache>, warm: &Warm, pool: &Arc<Pool>, principal: Arc<Principal>) -> Option<Came> {
-    let modern = |speaks| speaks == Some(Speaks::Mcp(Era::Modern));
-    if !pool.members.iter().all(|member| modern(member.backend.facts().speaks)) {
-        return None;
+    match speak_modern(pool) {
+        None => return Some(Came::Later),
+        Some(false) => return None,
+        Some(true) => {}
     }
     let (snapshot, state) = (Arc::clone(&ctx.snapshot), Arc::clone(ctx.state()));
     let body = Body::new(message(warm)?);
@@ -248,10 +272,30 @@ async fn by_native(ctx: &mut Ctx, cache: &Arc<Cache>, warm: &Warm, pool: &Arc<Po
     };
     let (wish, _) = native::wish(ctx, cache, &lines, &plan)?;
     let wish = Arc::new(wish);
-    if let Some(fill) = cache.want(&wish) {
+    let fill = cache.want(&wish);
+    let was_asked = fill.is_some();
+    if let Some(fill) = fill {
         native::Renewal::of(ctx, &lines, &plan).in_background().run(fill).await;
     }
-    Some(if cache.keeps(&wish) { Came::Kept } else { Came::Nothing })
+    Some(came(cache, &wish, was_asked))
+}
+
+/// Whether everybody who can be asked speaks the modern revision; `None`: nobody can, or it is not known yet.
+fn speak_modern(pool: &Pool) -> Option<bool> {
+    let mut all = None;
+    for member in pool.members.iter().filter(|member| member.backend.is_healthy()) {
+        all = Some(all.unwrap_or(true) && member.backend.facts().speaks? == Speaks::Mcp(Era::Modern));
+    }
+    all
+}
+
+/// What came of an errand, by what is kept now.
+fn came(cache: &Cache, wish: &Wish, was_asked: bool) -> Came {
+    match (cache.keeps(wish), was_asked) {
+        (true, _) => Came::Kept,
+        (false, true) => Came::Nothing,
+        (false, false) => Came::Later,
+    }
 }
 
 /// The question as a modern client writes it.

@@ -79,3 +79,31 @@ async fn what_was_answered_in_a_session_is_kept_only_where_the_operator_says_it_
         assert!(told[1..].iter().all(|told| told.contains(others)), "{told:?}");
     }
 }
+
+/// Reads by two callers of one tenant, and an anonymous one: what the cache had to do with each.
+async fn reads(gateway: &Gateway) -> Vec<bool> {
+    let mut hits = Vec::new();
+    for subject in ["ann", "bob"] {
+        hits.push(is_hit(gateway, &super::read("a:b"), subject).await);
+    }
+    let anonymous = rest(gateway, &super::read("a:b"), &[]).await;
+    assert_eq!(anonymous.status(), 200);
+    hits.push(status(&anonymous).contains("; hit"));
+    hits
+}
+
+#[tokio::test]
+async fn what_a_legacy_server_reads_to_the_anonymous_is_read_to_nobody_else() {
+    let stub = Stub::start().await;
+    stub.results("resources/read", json!({ "contents": [{ "uri": "a:b", "text": "$N" }] }));
+    let auth = format!("auth: {{ required: false, {} }}\n", jwt());
+    let gateway = Gateway::start(&yaml(&stub, "", &auth).replace("era: modern", "era: legacy")).await;
+    let _ = rest(&gateway, &super::read("a:b"), &[]).await;
+    assert_eq!(reads(&gateway).await, [false, false, false]);
+    assert_eq!(reads(&gateway).await, [true, true, false], "each their own");
+    // The control: a rule says that it may be shared.
+    let rule = "  methods: [ { method: resources/read, ttl: 1m } ]\n";
+    let gateway = Gateway::start(&yaml(&stub, rule, &auth).replace("era: modern", "era: legacy")).await;
+    let _ = rest(&gateway, &super::read("a:b"), &[]).await;
+    assert_eq!(reads(&gateway).await, [true, true, true]);
+}

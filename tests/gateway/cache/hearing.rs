@@ -1,5 +1,7 @@
 //! What servers say of their lists on streams of the gateway's own.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use super::{caching, list, rest, status, tools, yaml};
@@ -27,10 +29,13 @@ async fn follows(stub: &Stub, gateway: &Gateway) {
         eventually("what changed is asked for anew", async || (!is_hit(gateway).await).then_some(())).await;
         assert!(is_hit(gateway).await, "round {round}");
     }
-    // What happened between two streams nobody was told.
+    // A moment without a stream is let pass.
     stub.hush();
-    eventually("what may have changed is asked for anew", async || (!is_hit(gateway).await).then_some(())).await;
+    eventually("the stream ends", async || (stub.waiting() == 0).then_some(())).await;
     eventually("it is listened to again", async || (stub.waiting() == 1).then_some(())).await;
+    assert!(is_hit(gateway).await);
+    stub.say(&changed());
+    eventually("and is heard again", async || (!is_hit(gateway).await).then_some(())).await;
 }
 
 #[tokio::test]
@@ -40,7 +45,17 @@ async fn a_modern_server_is_heard_though_no_client_listens() {
     stub.results("tools/list", tools("public"));
     let gateway = caching(&stub, "", "").await;
     follows(&stub, &gateway).await;
-    assert!(stub.asked("subscriptions/listen") >= 2);
+    assert!(is_hit(&gateway).await);
+    let before = stub.asked("subscriptions/listen");
+    // Nobody is listened to for longer than that: what changed meanwhile nobody was told.
+    stub.hold(true);
+    stub.hush();
+    let began = Instant::now();
+    let long = async || (stub.asked("subscriptions/listen") > before && began.elapsed() > Duration::from_secs(6)).then_some(());
+    eventually("nobody listens for a while", long).await;
+    assert!(is_hit(&gateway).await);
+    stub.hold(false);
+    eventually("what may have changed is asked for anew", async || (!is_hit(&gateway).await).then_some(())).await;
 }
 
 #[tokio::test]

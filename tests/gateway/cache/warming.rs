@@ -97,3 +97,16 @@ async fn tenants_are_warmed_apart_and_a_reload_warms_what_it_names() {
         assert!(told.starts_with(&format!("mcp-gateway; {expected};")), "{key} {told}");
     }
 }
+
+#[tokio::test]
+async fn a_reload_that_names_nothing_to_wait_for_lets_traffic_in() {
+    let stub = Stub::start().await;
+    stub.act(Act::Hang);
+    let tools = "  tools: [ { tool: echo, ttl: 1m } ]\n";
+    let warm = format!("{tools}  warm: [ {{ server: stub, method: tools/call, params: {{ name: echo }}, before_ready: true }} ]\n");
+    let gateway = Gateway::start_unready(&yaml(&stub, &warm, "")).await;
+    let waits = async || (readiness(&gateway).await.1["reason"] == "the cache is being warmed").then_some(());
+    eventually("traffic waits", waits).await;
+    gateway.load(&yaml(&stub, tools, "")).await;
+    assert_eq!(readiness(&gateway).await.0, 200);
+}
