@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use url::Url;
 
-use super::{probe, upgrade};
+use super::{doctor, probe, upgrade};
 use crate::auth::keys;
 use crate::config::{self, Config, Problem, Source};
 use crate::extend::Extensions;
@@ -38,6 +38,10 @@ enum Command {
     Check(ConfigFlag),
     /// Ask the gateway that runs on this machine how it is: exit 0, or 1 and why (for health checks of containers)
     Health(HealthFlags),
+    /// Reach every backend, store and identity provider of a configuration, and say what is wrong and what to do: exit 0, or 1
+    Doctor(ConfigFlag),
+    /// Print a completion script for a shell: source <(mcp-gateway completions bash)
+    Completions { shell: clap_complete::Shell },
     /// Make API keys, or hash them for the configuration
     #[command(subcommand)]
     Keys(Keys),
@@ -103,6 +107,11 @@ pub fn run(cli: Cli, extensions: Extensions) -> ExitCode {
         Command::Demo => run_demo(extensions),
         Command::Check(flag) => check(&flag.source()),
         Command::Health(flags) => health(flags),
+        Command::Doctor(flag) => examine(&flag.source(), extensions),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "mcp-gateway", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
         Command::Keys(Keys::New { id }) => new_key(&id),
         Command::Keys(Keys::Hash) => hash_key(),
         Command::Openapi => {
@@ -119,6 +128,32 @@ fn check(source: &Source) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(problems) => complain(&problems),
+    }
+}
+
+fn examine(source: &Source, extensions: Extensions) -> ExitCode {
+    let config = match source.load() {
+        Ok(config) => config,
+        Err(problems) => return complain(&problems),
+    };
+    pingora::tls::install_default_crypto_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let findings = match runtime {
+        Ok(runtime) => runtime.block_on(doctor::examine(config, extensions)),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for finding in &findings {
+        println!("{finding}");
+    }
+    match findings.iter().filter(|finding| finding.told.is_err()).count() {
+        0 => ExitCode::SUCCESS,
+        faults => {
+            eprintln!("{faults} of {} are not as they should be", findings.len());
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod announced;
 mod caretaker;
 pub mod cli;
+mod doctor;
 mod door;
 mod drain;
 mod handover;

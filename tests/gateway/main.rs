@@ -16,6 +16,7 @@ mod compression;
 mod conformance;
 mod custom;
 mod discovery;
+mod doctor;
 mod external;
 mod faults;
 mod keys;

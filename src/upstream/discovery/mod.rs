@@ -8,7 +8,7 @@
 
 pub mod admin;
 mod dns;
-mod etcd;
+pub mod etcd;
 mod known;
 pub mod registry;
 mod tending;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use url::Url;
 
 use self::api::{Api, Fault, Tip, Token, Watching};
 use self::keys::Keys;
@@ -36,6 +37,16 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 pub fn read(key: &str, text: &str, interval: Duration) -> Result<Arc<Backend>, String> {
     let name = key.rsplit('/').next().unwrap_or_default();
     super::read(&format!("etcd key {}", key.escape_debug()), text, name, interval)
+}
+
+/// How many keys there are, by one member that has a quorum.
+///
+/// # Errors
+/// Why it does not say.
+pub async fn count(conf: &Etcd, endpoint: &Url, client: &Client) -> Result<usize, String> {
+    let token = Token::default();
+    let tip = Api::new(endpoint, conf, client, &token)?.tip().await;
+    tip.map(|tip| tip.count).map_err(|fault| fault.to_string())
 }
 
 /// Keeps the registry in step with etcd for as long as the task lives.
