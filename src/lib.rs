@@ -4,7 +4,7 @@
 //! `proxy::admit` is the page that says what is asked of every request. From there: `route` and `access` (where to, from
 //! where), `auth` (who, and may they), `limit` and `overload` (how often, how much), `cache` (what need not be asked again), `coding` (how answers are compressed), `transform` (what is changed on the way), `mcp` (what the bytes mean), `exchange` (asking a backend), `upstream` (who the backends are and how they
 //! are), `snapshot` (what a request is served by), `config` (what the operator wrote), `bootstrap` (how it all starts,
-//! reloads and stops), `sidecar` (what we tell about ourselves).
+//! reloads and stops), `analytics` (what was asked, in PostgreSQL), `sidecar` (what we tell about ourselves).
 //!
 //! # Layers
 //! Imports point down only; `tests/layers.rs` holds us to it.
@@ -13,7 +13,7 @@
 //! 4  proxy      sidecar
 //! 3  exchange
 //! 2  snapshot
-//! 1  access  auth  cache  limit  overload  route  transform  upstream
+//! 1  access  analytics  auth  cache  limit  overload  route  transform  upstream
 //! 0  call  coding  condition  digest  principal  reject  page  room  schema  config  egress  store  extend  observe  mcp
 //! ```
 //!
@@ -24,6 +24,7 @@
 //! served: passed through, translated, or answered from what is known.
 
 pub mod access;
+pub mod analytics;
 pub mod auth;
 pub mod bootstrap;
 pub mod cache;

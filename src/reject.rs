@@ -106,6 +106,8 @@ codes! {
     AuthUnavailable = "auth_unavailable", 503, -31503, "Service Unavailable";
     /// The store that replicas share cannot be written.
     StoreUnavailable = "store_unavailable", 503, -31503, "Service Unavailable";
+    /// PostgreSQL, where analytics are, cannot be asked, or not in time.
+    AnalyticsUnavailable = "analytics_unavailable", 503, -31503, "Service Unavailable";
     /// This process is about to stop and takes no new requests.
     Draining = "draining", 503, -31503, "Service Unavailable";
     /// The backend did not answer within its `timeout`; it may have executed the request.

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::access::Access;
+use crate::analytics::Analytics;
 use crate::auth::Auth;
 use crate::auth::permit::Permits;
 use crate::cache::Cache;
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub limits: Arc<Limits>,
     /// `None`: nothing is kept.
     pub cache: Option<Arc<Cache>>,
+    /// `None`: nothing is written down.
+    pub analytics: Option<Arc<Analytics>>,
     pub gate: Gate,
     pub routes: Rules,
     pub versions: Versions,
@@ -147,6 +150,7 @@ impl State {
             permits: Permits::new(&config.roles, config.auth.as_ref()),
             limits: Arc::new(Limits::build(&config, None, &shared.metrics)?),
             cache: Cache::build(&config, None, &shared.metrics)?,
+            analytics: Analytics::build(&config, None, &shared.metrics)?,
             gate: Gate::new(&config.server.limits, None),
             routes: Rules::new(&config.routes),
             versions: Versions::new(&config.versions),
@@ -199,6 +203,7 @@ impl State {
         };
         let limits = Limits::build(&config, Some(&old.limits), &self.shared.metrics)?;
         let cache = Cache::build(&config, old.cache.as_ref(), &self.shared.metrics)?;
+        let analytics = Analytics::build(&config, old.analytics.as_ref(), &self.shared.metrics)?;
         // One that takes the place of a healthy one is waited for: until it is checked there would be nobody.
         let serving: HashSet<&str> = old.upstream.backends.iter().filter(|b| b.is_healthy()).map(|b| b.name()).collect();
         let limit = |backend: &Backend| if serving.contains(backend.name()) { ACQUAINT } else { patience };
@@ -210,6 +215,7 @@ impl State {
             permits: Permits::new(&config.roles, config.auth.as_ref()),
             limits: Arc::new(limits),
             cache,
+            analytics,
             gate: Gate::new(&config.server.limits, Some(&old.gate)),
             configured,
             routes: Rules::new(&config.routes),

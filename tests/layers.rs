@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["proxy", "sidecar"],
     &["exchange"],
     &["snapshot"],
-    &["access", "auth", "cache", "limit", "overload", "route", "transform", "upstream"],
+    &["access", "analytics", "auth", "cache", "limit", "overload", "route", "transform", "upstream"],
     &[
         "call",
         "coding",

@@ -303,6 +303,10 @@ impl Tending {
                 old.abort();
             }
         }
+        // An old one ends by itself when it has stored what it was given.
+        if let Some(writer) = snapshot.analytics.as_ref().and_then(|analytics| analytics.writer()) {
+            tokio::spawn(writer.run());
+        }
         // One for all configurations, so that no reload cuts its streams.
         self.hearing.get_or_insert_with(|| tokio::spawn(exchange::hear::tend(Arc::clone(state))).abort_handle());
         let shared = &state.shared;

@@ -26,6 +26,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const SETTLE: Duration = Duration::from_secs(2);
 /// Time for the listeners, and for HTTP/2 connections, to notice that they are to close.
 const CLOSE: Duration = Duration::from_millis(50);
+/// Time for what is to be written down.
+const LAST_NOTES: Duration = Duration::from_secs(3);
 
 /// Takes SIGHUP and SIGQUIT away from their default, which is death, before anything else is done. Nobody listens yet;
 /// what comes this early has nothing to reload or hand over.
@@ -198,6 +200,9 @@ impl Signals {
         }
         if let Some(spans) = &self.state.shared.spans {
             spans.finish(LAST_WORDS).await;
+        }
+        if let Some(analytics) = &self.state.snapshot().analytics {
+            analytics.finish(LAST_NOTES).await;
         }
     }
 }

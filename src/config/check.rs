@@ -11,8 +11,8 @@ use url::Url;
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
 use super::{
-    Access, Config, Limits, Redis, Secret, Server, Tls, auth, backends, balancing, cache, compression, discovery, env, observability,
-    rate_limits, roles, routing, transform, units,
+    Access, Config, Limits, Redis, Secret, Server, Tls, analytics, auth, backends, balancing, cache, compression, discovery, env,
+    observability, rate_limits, roles, routing, transform, units,
 };
 
 /// Checking more often than this would be load, not health.
@@ -20,9 +20,6 @@ pub(super) const SOONEST: Duration = Duration::from_millis(50);
 
 /// Bytes of a certificate or key file.
 const LARGEST: u64 = 1 << 20;
-
-/// Sections of the contract whose feature this version does not have yet.
-const LATER: &[&str] = &["analytics"];
 
 pub fn read(name: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
     let mut document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax(name, &error)])?;
@@ -83,7 +80,6 @@ fn expand(value: &mut Value, path: &str, lookup: &dyn Fn(&str) -> Option<String>
 }
 
 fn config(root: &Section<'_>) -> Config {
-    root.not_yet(LATER);
     let load_balancer = root.section("load_balancer");
     let interval = positive(&load_balancer, "health_check_interval", 30).max(SOONEST);
     let server = server(root.section("server"));
@@ -110,6 +106,7 @@ fn config(root: &Section<'_>) -> Config {
         access: access(root.section("access")),
         cache: cache::cache(root),
         observability: observability::observability(root.section("observability")),
+        analytics: analytics::analytics(root),
     };
     rate_limits::check_routes(root, &config.rate_limits, &config.routes);
     roles::check_roles(root, config.auth.as_ref(), &config.roles);

@@ -4,8 +4,9 @@
 //! `reader` walks the YAML and gathers all problems, `lines` tells where they stand, `env` lays the environment over
 //! the file, `check` (with `backends`, `discovery`, `auth` and `roles`) turns the result into these types, `identity` is the
 //! model of who may do what, `cache` that of answers that are kept, `routing` and `transform` are the model of where requests go and what is changed on the way,
-//! `quota` and `traffic` that of limits and resilience, `compression` that of content codings, `units` knows durations and sizes.
+//! `quota` and `traffic` that of limits and resilience, `compression` that of content codings, `analytics` that of what is written down, `units` knows durations and sizes.
 
+pub mod analytics;
 mod auth;
 mod backends;
 mod balancing;
@@ -97,6 +98,8 @@ pub struct Config {
     pub cache: Option<cache::Cache>,
     pub redis: Option<Redis>,
     pub observability: Observability,
+    /// `None`: nothing is written down.
+    pub analytics: Option<analytics::Analytics>,
 }
 
 /// Listeners and limits of the process. `limits`, `compression`, `grace_period` and `admin_token` change with a reload, the

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::analytics::AnalyticsMeter;
 use super::cache::CacheMeter;
 use super::instance::InstanceMeter;
 pub use super::labels::{Fallback, Outcome, Shed};
@@ -68,6 +69,7 @@ pub struct Metrics {
     /// By coding: before, after.
     compression: [[IntCounter; 2]; Coding::ALL.len()],
     pub cache: Arc<CacheMeter>,
+    pub analytics: Arc<AnalyticsMeter>,
     pub connections: IntGauge,
     pub connections_refused: IntCounter,
 }
@@ -130,6 +132,7 @@ impl Metrics {
             open_streams: gauge(r, "open_streams", "Event streams being relayed."),
             compression: compression(r),
             cache: Arc::new(CacheMeter::new(r)),
+            analytics: Arc::new(AnalyticsMeter::new(r)),
             connections: gauge(r, "open_connections", "Open client connections."),
             connections_refused: counter(r, "connections_refused_total", "Client connections closed at a connection limit."),
             registry,

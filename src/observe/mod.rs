@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+pub mod analytics;
 pub mod cache;
 pub mod instance;
 pub mod labels;

@@ -93,6 +93,8 @@ pub struct Told {
     pub bytes: usize,
     /// The coding it went in.
     pub coded: Option<Coded>,
+    /// Its elements were written down one by one.
+    pub itemised: bool,
 }
 
 impl Ctx {
@@ -149,7 +151,8 @@ impl Ctx {
 
     /// Notes what is asked, where it will be written down.
     pub fn asks(&mut self, call: &Call<'_>) {
-        if self.attempts.is_some() || log::log_enabled!(target: "access", log::Level::Info) {
+        let wanted = self.attempts.is_some() || self.snapshot.analytics.is_some();
+        if wanted || log::log_enabled!(target: "access", log::Level::Info) {
             self.told.method = Some(call.method.clone().into_owned());
             self.told.name = call.name.clone().map(Cow::into_owned);
         }

@@ -13,6 +13,7 @@ pub mod coded;
 pub mod course;
 pub mod ctx;
 pub mod custom;
+mod event;
 pub mod native;
 mod often;
 pub mod record;

@@ -5,6 +5,7 @@ use pingora::protocols::http::ServerSession;
 use serde::Serialize;
 
 use super::ctx::Ctx;
+use super::event;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, clip};
 use crate::route::Route;
@@ -63,6 +64,7 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
     if let Some(tenant) = ctx.principal.as_deref().and_then(|principal| ctx.snapshot.auth.tenant_label(principal)) {
         metrics.tenant_requests.with_label_values(&[tenant, status_label(status, &mut [0; 3])]).inc();
     }
+    event::whole(client, ctx, status, elapsed);
     if log::log_enabled!(target: "access", log::Level::Info) {
         let access = Access {
             request_id: ctx.request_id(),

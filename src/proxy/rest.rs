@@ -17,6 +17,7 @@ use super::admit::Rest;
 use super::cached;
 use super::course::Course;
 use super::ctx::Ctx;
+use super::event;
 use super::record::outcome_of;
 use super::reply::{self, left};
 use crate::cache::Witness;
@@ -169,6 +170,7 @@ async fn batch(
         Ok(answers) => answers,
         Err(reject) => return Ok(Err(reject)),
     };
+    ctx.told.itemised = true;
     let mut body = b"[".to_vec();
     body.extend_from_slice(&answers.join(&b','));
     body.push(b']');
@@ -187,11 +189,15 @@ async fn element(
 ) -> Vec<u8> {
     let request = match request {
         Ok(request) => request,
-        Err(reject) => return reject.problem(ctx.request_id()),
+        Err(reject) => {
+            event::refused(ctx, reject);
+            return reject.problem(ctx.request_id());
+        }
     };
     let call = call(state, ctx, plan, request, course, None);
-    let (answer, _) = cached::rest::run(ctx, headers, plan, course, call, &OnceLock::new()).await;
-    count(state, ctx, plan, request, &answer);
+    let (answer, cached) = cached::rest::run(ctx, headers, plan, course, call, &OnceLock::new()).await;
+    let outcome = count(state, ctx, plan, request, &answer);
+    event::element(ctx, &request.call(), &answer, outcome, cached.as_ref());
     match answer {
         Err(reject) => reject.problem(ctx.request_id()),
         Ok(done) => {

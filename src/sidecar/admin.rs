@@ -82,6 +82,7 @@ impl Admin {
             (&Method::GET, "/admin/config") => Ok(json_page(&Effective { revision: snapshot.revision, config: &snapshot.config })),
             (&Method::GET, "/admin/breakers") => Ok(super::breakers::page(&snapshot)),
             (&Method::GET, "/admin/csrf") => Ok(json_page(&json!({ "token": self.csrf.issue() }))),
+            (&Method::GET, "/admin/analytics") => super::analytics::answer(&snapshot, request.uri.query()).await,
             (&Method::POST, "/admin/reload") => self.reload().await,
             (method, path) if path == "/admin/keys" || path.starts_with("/admin/keys/") => {
                 super::keys::answer(&snapshot, client, &method.clone(), path).await
@@ -92,7 +93,7 @@ impl Admin {
             (method, path) if path == "/admin/cache" || path.starts_with("/admin/cache/") => {
                 super::cache::answer(&snapshot, client, &method.clone(), path).await
             }
-            (_, "/health" | "/ready" | "/metrics" | "/admin/config" | "/admin/breakers" | "/admin/csrf") => {
+            (_, "/health" | "/ready" | "/metrics" | "/admin/config" | "/admin/breakers" | "/admin/csrf" | "/admin/analytics") => {
                 Err(Reject::method_not_allowed("GET"))
             }
             (_, "/admin/reload") => Err(Reject::method_not_allowed("POST")),

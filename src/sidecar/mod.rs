@@ -3,6 +3,7 @@
 //! background service (`bootstrap/caretaker`), never on the request path.
 
 pub mod admin;
+mod analytics;
 mod backends;
 mod body;
 mod breakers;

@@ -2,6 +2,8 @@
 //! uses them, and every question has a deadline: a store that hangs must cost its users that much and no more.
 
 pub mod guarded;
+pub mod postgres;
 pub mod private;
 pub mod records;
 pub mod redis;
+mod trust;

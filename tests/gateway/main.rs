@@ -5,6 +5,7 @@ mod tokens;
 
 mod access;
 mod ambiguity;
+mod analytics;
 mod announced;
 mod balance;
 mod behalf;

@@ -27,7 +27,7 @@ fn call() -> Value {
 }
 
 /// A key as a configuration has it.
-fn hash(key: &str) -> String {
+pub fn hash(key: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
     digest.as_ref().iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }

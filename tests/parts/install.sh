@@ -3,7 +3,7 @@
 # integration tests run the gateway against, and what checks the files of a deployment. Everything is pinned; nothing is installed
 # outside ${MCP_PARTS_DIR:-<repo>/.parts} except, on a bare Debian and only as root,
 # the packages python3-venv, nodejs, npm, chromium, curl, redis-server,
-# etcd-server, prometheus (with promtool) and systemd.
+# etcd-server, postgresql, prometheus (with promtool) and systemd.
 #
 #   $MCP_PARTS_DIR/venv/bin/python     Python with the official SDK (mcp) and fastmcp
 #   $MCP_PARTS_DIR/everything/         the official conformance server (python -m mcp_everything_server)
@@ -36,6 +36,7 @@ missing_packages() {
   command -v curl >/dev/null || echo curl
   command -v redis-server >/dev/null || echo redis-server
   command -v etcd >/dev/null || echo etcd-server
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql
   { command -v prometheus && command -v promtool; } >/dev/null || echo prometheus
   command -v systemd-analyze >/dev/null || echo systemd
 }
@@ -50,6 +51,8 @@ ensure_tools() {
   fi
   apt-get update -q
   DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+  # Its package starts a server, which nobody here asks.
+  if [[ " ${missing[*]} " == *" postgresql "* ]]; then service postgresql stop || true; fi
 }
 
 install_python() {

@@ -32,6 +32,7 @@ const PROMISED: &[(&str, &[&str])] = &[
     ("config_reloads_total", &["result"]),
     ("config_last_reload_timestamp_seconds", &[]),
     ("redis_errors_total", &[]),
+    ("analytics_dropped_total", &["reason"]),
     ("open_streams", &[]),
 ];
 

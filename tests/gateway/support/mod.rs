@@ -8,6 +8,7 @@ pub mod faulty;
 pub mod gateway;
 pub mod names;
 pub mod part;
+pub mod postgres;
 pub mod process;
 pub mod prometheus;
 pub mod redis;
