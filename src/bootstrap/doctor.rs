@@ -19,6 +19,7 @@ use crate::egress::Client;
 use crate::egress::web;
 use crate::extend::Extensions;
 use crate::snapshot::State;
+use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
 use crate::upstream::backend::Backend;
 use crate::upstream::discovery::etcd;
@@ -77,6 +78,7 @@ type Asking<'a> = std::pin::Pin<Box<dyn Future<Output = Finding> + Send + 'a>>;
 fn stores(config: &Config) -> Vec<Asking<'_>> {
     let mut all: Vec<Asking<'_>> = Vec::new();
     all.extend(config.redis.iter().map(|conf| Box::pin(redis(conf)) as Asking<'_>));
+    all.extend(config.analytics.iter().map(|conf| Box::pin(postgres(&conf.postgres)) as Asking<'_>));
     if let Some(conf) = &config.discovery.etcd {
         all.extend(conf.endpoints.iter().map(|endpoint| Box::pin(etcd_member(conf, endpoint)) as Asking<'_>));
     }
@@ -158,6 +160,23 @@ async fn redis(conf: &config::Redis) -> Finding {
         )),
     };
     Finding { about: "redis".into(), told }
+}
+
+async fn postgres(conf: &config::analytics::Postgres) -> Finding {
+    let began = Instant::now();
+    let asked = async {
+        let store = Postgres::new(conf)?;
+        let connection = store.connect(WAIT).await.map_err(|fault| fault.to_string())?;
+        connection.run("SELECT 1").await.map_err(|fault| fault.to_string())
+    };
+    let told = match tokio::time::timeout(WAIT, asked).await.unwrap_or_else(|_| Err("no answer in time".into())) {
+        Ok(()) => Ok(format!("answers, {} ms", began.elapsed().as_millis())),
+        Err(why) => Err(Fault::new(
+            why,
+            "analytics.postgres: is it running, are user, password and database right, sslmode, ca? Requests do not need it",
+        )),
+    };
+    Finding { about: "analytics.postgres".into(), told }
 }
 
 async fn etcd_member(conf: &config::discovery::Etcd, endpoint: &Url) -> Finding {

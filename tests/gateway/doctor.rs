@@ -45,6 +45,7 @@ async fn what_is_not_is_named_with_what_to_do() {
          redis: {{ url: \"redis://:canary-of-the-password@{store}\" }}\n\
          discovery: {{ etcd: {{ endpoints: [\"http://{store}\"] }} }}\n\
          auth: {{ jwt: [ {{ issuer: \"https://idp.example\", audience: [x], algorithms: [ES256], jwks_url: \"http://{issuer}/keys\", insecure_http: true }} ] }}\n\
+         analytics: {{ postgres: \"postgres://ann:canary-of-the-password@{store}/db\" }}\n\
          observability: {{ tracing: {{ otlp: \"http://{collector}\" }} }}\n",
         file.display(),
         sick.backend("sick", ", health_check: { path: /health }"),
@@ -56,6 +57,7 @@ async fn what_is_not_is_named_with_what_to_do() {
         ("FAIL  backend sick", "backends[].health_check"),
         ("FAIL  backend gone", "is it running"),
         ("FAIL  redis", "redis.url"),
+        ("FAIL  analytics.postgres", "analytics.postgres"),
         ("FAIL  etcd", "discovery.etcd"),
         ("FAIL  keys of an issuer", "auth.jwt[].jwks_url"),
         ("FAIL  observability.tracing", "is it running"),
