@@ -13,6 +13,7 @@ import argparse
 import functools
 import json
 import os
+import sys
 import threading
 import time
 import warnings
@@ -166,6 +167,21 @@ class Scenarios:
             await client.unsubscribe_resource(NOTE)
 
     async def cancel(self) -> None:
+        """The SDK may lose a race with itself at the end: the answer to a call that was given up arrives while its own
+        streams are being closed, and it writes into them. That is said to nobody but us, after all was seen."""
+        seen: list[bool] = []
+        try:
+            await self._cancelled(seen)
+        except BaseExceptionGroup as error:
+            broken, rest = error.split(anyio.BrokenResourceError)
+            if not seen or rest is not None:
+                raise
+            print(f"the SDK closed on itself: {broken}", file=sys.stderr)
+        except anyio.BrokenResourceError:
+            if not seen:
+                raise
+
+    async def _cancelled(self, seen: list[bool]) -> None:
         async with self.client() as client:
 
             async def count() -> int:
@@ -178,6 +194,7 @@ class Scenarios:
             while (after := await count()) == before and time.monotonic() < started + 5:
                 await anyio.sleep(0.05)
             expect("cancelled_upstream", after - before, 1)
+            seen.append(True)
 
     async def resources(self) -> None:
         async with self.client() as client:
