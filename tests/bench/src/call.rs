@@ -42,6 +42,11 @@ enum Right {
 impl Call {
     pub fn new(lane: Lane, what: What, size: Size, host: SocketAddr, connection: u32) -> Self {
         let method = if what == What::List { "tools/list" } else { "tools/call" };
+        // Of long ones memory holds fewer still, and all of them must be there before anything counts.
+        let what = match what {
+            What::Turns(turns) if size == Size::Large => What::Turns(turns / 10),
+            what => what,
+        };
         let bytes = match lane {
             Lane::Native => native(host, method, "", &native_call(what, size)),
             Lane::Guarded => native(host, method, &format!("X-API-Key: {KEY}\r\n"), &native_call(what, size)),
@@ -58,7 +63,8 @@ impl Call {
         match self.what {
             What::Own => self.number,
             What::Same | What::List => FIRST,
-            What::Turns(turns) => FIRST + self.number % turns,
+            // Each connection at another place, so that what one asks for is not what the others just asked for.
+            What::Turns(turns) => FIRST + (self.number + self.number / 1_000_000 * 157) % turns,
         }
     }
 
