@@ -307,6 +307,7 @@ impl Call<'_> {
         let streams = self.notices.is_some();
         Meta {
             modern,
+            capabilities: None,
             // Unique among the requests of a session.
             progress_token: streams.then_some(id),
             logs: streams && modern,

@@ -73,7 +73,12 @@ impl<'b> Payload<'b> {
 impl<'b> Request<'b> {
     /// A request without params.
     pub fn bare(method: &'static Method) -> Self {
-        Self { method, params: Members::default(), name: None }
+        Self::with(method, Members::default())
+    }
+
+    /// A request of our own; it is not looked at what it names.
+    pub fn with(method: &'static Method, params: Members<'b>) -> Self {
+        Self { method, params, name: None }
     }
 
     fn read(body: &'b [u8]) -> Verdict<Self> {
@@ -134,8 +139,10 @@ fn named<'b>(method: &Method, params: &Members<'b>, word: &str) -> Verdict<Optio
 /// What we add to `params._meta`.
 #[derive(Debug, Default)]
 pub struct Meta<'a> {
-    /// Modern era: the revision, our name and our (empty) client capabilities.
+    /// Modern era: the revision, our name and client capabilities.
     pub modern: bool,
+    /// Those, where they are not none.
+    pub capabilities: Option<&'a RawValue>,
     /// Asks for progress notifications.
     pub progress_token: Option<u64>,
     /// Modern era: asks for log notifications.
@@ -201,7 +208,11 @@ impl Serialize for MergedMeta<'_> {
         if self.ours.modern {
             map.serialize_entry("io.modelcontextprotocol/protocolVersion", super::MODERN)?;
             map.serialize_entry("io.modelcontextprotocol/clientInfo", &OurName::default())?;
-            map.serialize_entry("io.modelcontextprotocol/clientCapabilities", &Empty {})?;
+            let name = "io.modelcontextprotocol/clientCapabilities";
+            match self.ours.capabilities {
+                Some(capabilities) => map.serialize_entry(name, capabilities)?,
+                None => map.serialize_entry(name, &Empty {})?,
+            }
         }
         if self.ours.logs {
             map.serialize_entry("io.modelcontextprotocol/logLevel", "debug")?;

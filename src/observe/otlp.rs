@@ -106,9 +106,8 @@ impl Exporter {
         pause: &mut Duration,
         mut stopping: Pin<&mut impl Future<Output = ()>>,
     ) -> bool {
-        let tries = TRIES;
         let body = Bytes::from(self.encoded(batch));
-        for attempt in 1..=tries {
+        for attempt in 1..=TRIES {
             match self.post(client, body.clone()).await {
                 Sent::Taken => {
                     *pause = SOONEST;
@@ -119,7 +118,7 @@ impl Exporter {
                     log::warn!("the collector of traces refused {} requests: {why}", batch.len());
                     break;
                 }
-                Sent::Later(why, _) if attempt == tries => {
+                Sent::Later(why, _) if attempt == TRIES => {
                     log::warn!("the collector of traces cannot be reached, {} requests are not told: {why}", batch.len());
                 }
                 Sent::Later(why, wait) => {

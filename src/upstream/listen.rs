@@ -10,9 +10,9 @@ use super::catalog;
 use super::facts::Speaks;
 use crate::call::Era;
 use crate::egress::{Client, Incoming};
+use crate::mcp::members::Members;
 use crate::mcp::message::Answer;
-use crate::mcp::rest::OurName;
-use crate::mcp::{self, sse};
+use crate::mcp::{method, rest, sse};
 
 /// The method of modern servers; legacy ones are asked for their stream by GET.
 const METHOD: &str = "subscriptions/listen";
@@ -25,12 +25,10 @@ pub fn question<'q>(server: &'q str, heard: Ear<'q>, most: Duration) -> Question
 
 /// The request for a modern server's stream about its lists.
 fn request(_: Era, id: u64) -> Vec<u8> {
-    let us = serde_json::to_string(&OurName::default()).unwrap_or_default();
-    let meta = format!(
-        r#"{{"io.modelcontextprotocol/protocolVersion":"{}","io.modelcontextprotocol/clientInfo":{us},"io.modelcontextprotocol/clientCapabilities":{{}}}}"#,
-        mcp::MODERN
-    );
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{METHOD}","params":{{"_meta":{meta},"notifications":{LISTS}}}}}"#).into_bytes()
+    let Some(row) = method::find(METHOD) else { return Vec::new() };
+    let lists = serde_json::from_str(LISTS).expect("a constant object");
+    let params = Members(vec![("notifications".into(), lists)]);
+    rest::Request::with(row, params).encode(id, None, &rest::Meta { modern: true, ..rest::Meta::default() })
 }
 
 /// Listens until the server ends the stream or the question's time is over; `opened` is told when it is listened to.

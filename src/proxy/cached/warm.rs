@@ -20,7 +20,7 @@ use crate::config::cache::Warm;
 use crate::limit::Granted;
 use crate::mcp::members::Members;
 use crate::mcp::message::{self, Message};
-use crate::mcp::{headers, rest as form};
+use crate::mcp::{self, headers, method, rest as form};
 use crate::observe::trace::{self, Context};
 use crate::principal::{Identity, Principal, Way};
 use crate::proxy::admit::{Native, Rest};
@@ -40,9 +40,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 16;
 /// How long traffic waits for what was to be asked before it.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The revision that native questions are asked in: the others have sessions, and what is kept of those is their client's.
-const REVISION: &str = "2026-07-28";
-
 /// In which lane it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Lane {
@@ -298,20 +295,12 @@ fn came(cache: &Cache, wish: &Wish, was_asked: bool) -> Came {
     }
 }
 
-/// The question as a modern client writes it.
+/// The question as a modern client writes it: the others have sessions, and what is kept of those is their client's.
 fn message(warm: &Warm) -> Option<Bytes> {
     let params: Members<'_> = serde_json::from_str(&warm.params).ok()?;
     let capabilities: &RawValue = serde_json::from_str(&warm.capabilities).ok()?;
-    let meta = format!(
-        r#"{{"io.modelcontextprotocol/protocolVersion":"{REVISION}","io.modelcontextprotocol/clientInfo":{},"io.modelcontextprotocol/clientCapabilities":{capabilities}}}"#,
-        serde_json::to_string(&form::OurName::default()).ok()?
-    );
-    let meta = RawValue::from_string(meta).ok()?;
-    let mut members = params.0;
-    members.retain(|(name, _)| name != "_meta");
-    members.push(("_meta".into(), &meta));
-    let params = Members(members).written();
-    Some(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}","params":{params}}}"#, warm.method).into())
+    let meta = form::Meta { modern: true, capabilities: Some(capabilities), ..form::Meta::default() };
+    Some(form::Request::with(method::find(&warm.method)?, params).encode(1, None, &meta).into())
 }
 
 /// The headers of a modern client.
@@ -319,7 +308,7 @@ fn lines(warm: &Warm, name: Option<&str>) -> Option<HeaderMap> {
     let mut lines = HeaderMap::new();
     lines.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     lines.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    lines.insert(HeaderName::from_static(headers::VERSION), HeaderValue::from_static(REVISION));
+    lines.insert(HeaderName::from_static(headers::VERSION), HeaderValue::from_static(mcp::MODERN));
     lines.insert(HeaderName::from_static(headers::METHOD), HeaderValue::from_str(&warm.method).ok()?);
     if let Some(name) = name {
         lines.insert(HeaderName::from_static(headers::NAME), HeaderValue::from_str(&headers::encode(name)).ok()?);

@@ -58,7 +58,7 @@ fn rest(body: &[u8], is_strict: bool) {
     };
     assert!(Json::read(body).is_some(), "what is accepted is JSON");
     let bare = rest::Meta::default();
-    let full = rest::Meta { modern: true, progress_token: Some(1), logs: true, traceparent: Some("00-1-2-00") };
+    let full = rest::Meta { modern: true, capabilities: None, progress_token: Some(1), logs: true, traceparent: Some("00-1-2-00") };
     for request in requests {
         for (cursor, meta) in [(None, &bare), (Some("c"), &full)] {
             let sent = request.encode(7, cursor, meta);
