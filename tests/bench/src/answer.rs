@@ -80,6 +80,13 @@ pub fn echo(id: &str, size: usize, tag: &str) -> String {
     out
 }
 
+/// The whole JSON-RPC answer to a written `echo` call.
+pub fn echoed(call: &[u8]) -> Option<String> {
+    let request: Request<'_> = serde_json::from_slice(call).ok()?;
+    let arguments = request.params.arguments?;
+    Some(echo(request.id?.get(), arguments.size.min(MAX_SIZE), arguments.tag))
+}
+
 /// The whole JSON-RPC answer to `tools/list`.
 pub fn list(id: &str) -> String {
     result(id, TOOLS)

@@ -9,6 +9,8 @@ pub enum Row {
     Pingora,
     /// Bare Pingora proxy, one plain runtime per worker
     PingoraNosteal,
+    /// Bare Pingora that reads the call and answers it itself: the least that an answer from memory can cost
+    PingoraAnswer,
     Nginx,
     /// The gateway, POST /mcp/{server}
     GatewayNative,
@@ -41,6 +43,7 @@ pub enum Row {
 pub enum Subject {
     Pingora,
     PingoraNosteal,
+    PingoraAnswer,
     Nginx,
     Gateway,
     GatewayGuarded,
@@ -92,6 +95,7 @@ impl Row {
         match self {
             Self::Pingora => Subject::Pingora,
             Self::PingoraNosteal => Subject::PingoraNosteal,
+            Self::PingoraAnswer => Subject::PingoraAnswer,
             Self::Nginx => Subject::Nginx,
             Self::GatewayNative | Self::GatewayRest => Subject::Gateway,
             Self::GatewayGuarded => Subject::GatewayGuarded,
@@ -125,6 +129,7 @@ impl Row {
         match self {
             Self::Pingora => "pingora",
             Self::PingoraNosteal => "pingora-nosteal",
+            Self::PingoraAnswer => "pingora-answer",
             Self::Nginx => "nginx",
             Self::GatewayNative => "gateway-native",
             Self::GatewayGuarded => "gateway-guarded",
@@ -147,6 +152,7 @@ impl Subject {
         match self {
             Self::Pingora => "pingora",
             Self::PingoraNosteal => "pingora-nosteal",
+            Self::PingoraAnswer => "pingora-answer",
             Self::Nginx => "nginx",
             Self::Gateway => "gateway",
             Self::GatewayGuarded => "gateway-guarded",
@@ -160,7 +166,7 @@ impl Subject {
 
     /// Whether it is the gateway, in any configuration.
     pub fn is_gateway(self) -> bool {
-        !matches!(self, Self::Pingora | Self::PingoraNosteal | Self::Nginx)
+        !matches!(self, Self::Pingora | Self::PingoraNosteal | Self::PingoraAnswer | Self::Nginx)
     }
 }
 

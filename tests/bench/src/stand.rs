@@ -51,6 +51,7 @@ impl Stand {
         let command = match subject {
             Subject::Pingora => self.bare(addr, &[])?,
             Subject::PingoraNosteal => self.bare(addr, &["--no-steal"])?,
+            Subject::PingoraAnswer => self.bare(addr, &["--no-steal", "--answer"])?,
             Subject::Nginx => nginx::command(&dir, addr, self.origin)?,
             Subject::Gateway => gateway::command(&self.gateway, &dir, addr, self.origin, "")?,
             Subject::GatewayGuarded => gateway::command(&self.gateway, &dir, addr, self.origin, &gateway::guard())?,
