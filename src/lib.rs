@@ -42,6 +42,7 @@ pub mod mcp;
 pub mod observe;
 pub mod overload;
 pub mod page;
+pub mod pattern;
 pub mod principal;
 pub mod proxy;
 pub mod reject;

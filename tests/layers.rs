@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
         "coding",
         "condition",
         "digest",
+        "pattern",
         "principal",
         "reject",
         "page",

@@ -4,11 +4,13 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::listeners::PreTlsProcess as _;
 use pingora::protocols::Stream;
@@ -99,17 +101,27 @@ struct Visit {
     waiting: Arc<Waiting>,
 }
 
-#[async_trait]
 impl HttpServerApp for Visit {
-    async fn process_new_http(self: &Arc<Self>, mut session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+    /// Written out, as `async_trait` would make a future of its own that the session is moved into and out of again.
+    fn process_new_http<'life0, 'life1, 'async_trait>(
+        self: &'life0 Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &'life1 ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
         // Pingora hands this back to the proxy (`on_connection_reuse`) once the header block is read.
         session.set_connection_user_context(Some(Box::new(Arrived(Arc::clone(&self.waiting))) as Box<dyn Any + Send + Sync>));
         let is_h2 = session.is_http2();
-        let reused = self.door.proxy.process_new_http(session, shutdown).await;
-        if !is_h2 {
-            self.waiting.begin();
-        }
-        reused
+        let served = self.door.proxy.process_new_http(session, shutdown);
+        Box::pin(served.inspect(move |_| {
+            if !is_h2 {
+                self.waiting.begin();
+            }
+        }))
     }
 
     fn h2_options(&self) -> Option<H2Options> {

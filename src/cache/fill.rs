@@ -7,6 +7,7 @@ use super::flight::{Settled, Turn, Witness};
 use super::freshness::{self, Fate};
 use super::key::Key;
 use super::memory::{Entry, Slot};
+use super::parts::Parts;
 use super::shared::Epoch;
 use super::{Cache, Hit, Wish};
 use crate::mcp::members::Members;
@@ -138,7 +139,7 @@ impl Fill {
         }
         self.turn.settle(Settled::Kept(Arc::clone(&entry)));
         self.wish.meter.looked(Looked::Stale);
-        Some(Hit { entry, is_stale: true, renew: None })
+        Some(Hit { is_stale: true, ..Hit::of(entry, None) })
     }
 }
 
@@ -156,13 +157,12 @@ fn put(cache: &Arc<Cache>, key: &Key, slot: &Slot, epoch: Option<Epoch>) {
 
 fn entry(wish: &Wish, result: &Members<'_>, backend: &str, is_private: bool, asked: u64, ttl: Duration) -> Entry {
     let is_hinted = result.get("ttlMs").is_some();
-    let rest = Members(result.0.iter().filter(|(name, _)| name != "ttlMs").cloned().collect());
     Entry {
         server: Arc::clone(&wish.server),
         method: wish.method,
         name: wish.name.clone(),
         backend: backend.into(),
-        result: rest.written().into(),
+        result: Parts::of(result),
         is_hinted,
         is_private,
         asked,

@@ -66,6 +66,8 @@ pub struct Asked<'a> {
     /// The tool, prompt or resource.
     pub name: Option<&'a str>,
     pub params: &'a Members<'a>,
+    /// Their `_meta`, where it was read before.
+    pub meta: Option<&'a Members<'a>>,
     pub principal: &'a Principal,
     /// Whether a backend may be asked with a token of the caller's own.
     pub on_behalf: bool,
@@ -118,20 +120,27 @@ pub fn shared(asked: &Asked<'_>, generation: &str) -> Result<Key, Bypass> {
 
 /// Lengths before texts, so that no two questions read alike.
 fn part(out: &mut String, text: &str) {
-    out.push_str(&text.len().to_string());
+    out.push_str(itoa::Buffer::new().format(text.len()));
     out.push(':');
     out.push_str(text);
 }
 
 fn params(out: &mut String, asked: &Asked<'_>) -> Option<()> {
-    let mut text = String::new();
+    let mut text = String::with_capacity(256);
     canonical::object(asked.params, &|name| name != "_meta", &mut text)?;
-    if let Some(meta) = asked.params.get("_meta") {
-        let meta: Members<'_> = serde_json::from_str(meta.get()).ok()?;
+    let read;
+    let meta = match (asked.meta, asked.params.get("_meta")) {
+        (None, Some(written)) => {
+            read = serde_json::from_str(written.get()).ok()?;
+            Some(&read)
+        }
+        (meta, _) => meta,
+    };
+    if let Some(meta) = meta {
         let is_native = matches!(asked.form, Form::Native(_));
         let counts = |name: &str| !IDLE_META.contains(&name) && (is_native || !name.starts_with(PROTOCOL_META));
         let at = text.len();
-        canonical::object(&meta, &counts, &mut text)?;
+        canonical::object(meta, &counts, &mut text)?;
         // Nothing that counts is as good as none.
         if &text[at..] == "{}" {
             text.truncate(at);
@@ -155,7 +164,13 @@ fn told(out: &mut String, headers: &HeaderMap) {
     told.sort_unstable();
     for (name, value) in told {
         part(out, name);
-        part(out, &hex(value));
+        if let Ok(text) = std::str::from_utf8(value) {
+            part(out, text);
+        } else {
+            // No text begins so: it has no length.
+            out.push('x');
+            part(out, &hex(value));
+        }
     }
 }
 
@@ -188,6 +203,7 @@ mod tests {
             method: method::find("tools/call").unwrap(),
             name: Some("read"),
             params: &params,
+            meta: None,
             principal: &principal,
             on_behalf: false,
             among: None,

@@ -4,8 +4,8 @@
 //! different parts of it.
 //!
 //! Reading order: `rules` (what is kept at all), `key` (what tells questions apart), `freshness` (what a server's answer
-//! says of itself), `memory` (where it is kept), `marks` (when it stops being true), `notices` (what servers
-//! say about that), `flight` (one question at a time), `fill` (what becomes of an answer), `shared` (what
+//! says of itself), `parts` and `memory` (how and where it is kept), `marks` (when it stops being true), `notices` (what servers
+//! say about that), `look` and `flight` (one question at a time), `fill` (what becomes of an answer), `shared` (what
 //! replicas share).
 //!
 //! # Why not pingora-cache
@@ -28,22 +28,23 @@ pub mod fill;
 pub mod flight;
 pub mod freshness;
 pub mod key;
+mod look;
 pub mod marks;
 pub mod memory;
 pub mod notices;
+mod parts;
 pub mod rules;
 pub mod shared;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::Notify;
 
-use self::fill::Elsewhere;
 pub use self::fill::Fill;
+use self::flight::Flights;
 pub use self::flight::Witness;
-use self::flight::{Flights, Part, Settled};
 use self::freshness::Wanted;
 use self::key::{Asked, Key};
 use self::marks::{Mark, Marks};
@@ -54,12 +55,9 @@ use crate::config::{self, Config};
 use crate::digest::{hex, sha256};
 use crate::mcp::method::{METHODS, Method};
 pub use crate::observe::cache::Bypass;
-use crate::observe::cache::{CacheMeter, Looked, ServerMeter};
+use crate::observe::cache::{CacheMeter, ServerMeter};
 use crate::observe::metrics::Metrics;
 use crate::store::redis::Redis;
-
-/// Times a question is looked up again before it is asked without waiting for others.
-const LOOKS: usize = 8;
 
 /// The cache of one configuration.
 pub struct Cache {
@@ -116,6 +114,8 @@ pub enum Step {
 /// An answer from the cache.
 pub struct Hit {
     pub entry: Arc<Entry>,
+    /// When it was given.
+    pub age: Duration,
     /// It is past its time.
     pub is_stale: bool,
     pub renew: Option<Fill>,
@@ -180,12 +180,12 @@ impl Cache {
             return Err(Bypass::Caller);
         }
         let shared = key::shared(asked, &self.generation)?;
-        let own = shared.of_caller(asked.principal);
         let is_anonymous = asked.principal.binding().is_empty();
         let alone = asked.on_behalf || ruling.vary_by == config::cache::Vary::Subject;
+        let own = (alone || !is_anonymous).then(|| shared.of_caller(asked.principal));
         Ok(Wish {
-            first: if alone { own.clone() } else { shared },
-            own: (!is_anonymous).then_some(own),
+            first: own.clone().filter(|_| alone).unwrap_or(shared),
+            own: own.filter(|_| !is_anonymous),
             server: Arc::clone(server),
             method: marks::place(asked.method),
             name: asked.name.map(Into::into),
@@ -193,65 +193,6 @@ impl Cache {
             mark: self.kept.marks.of(asked.server),
             meter: Arc::clone(meter),
         })
-    }
-
-    /// Looks for an answer, waiting up to `until` for somebody who asks already.
-    pub async fn look(self: &Arc<Self>, wish: &Arc<Wish>, until: Instant) -> Step {
-        let step = self.find(wish, until).await;
-        match &step {
-            Step::Hit(hit) => {
-                memory::touch(&hit.entry);
-                wish.meter.hit(hit.entry.age());
-                wish.meter.looked(if hit.is_stale { Looked::Stale } else { Looked::Hit });
-            }
-            Step::Ask(_) | Step::Late => wish.meter.looked(Looked::Miss),
-            Step::Pass(why) => wish.meter.bypassed(*why),
-        }
-        step
-    }
-
-    async fn find(self: &Arc<Self>, wish: &Arc<Wish>, until: Instant) -> Step {
-        let mut key = &wish.first;
-        for _ in 0..LOOKS {
-            let stale = match self.kept.memory.find(key) {
-                Some(Slot::Passed) => return Step::Pass(Bypass::Uncacheable),
-                Some(Slot::Private(_)) => match wish.own.as_ref().filter(|own| *own != key) {
-                    Some(own) => {
-                        key = own;
-                        continue;
-                    }
-                    None => return Step::Pass(Bypass::Uncacheable),
-                },
-                Some(Slot::Kept(entry)) => match self.usable(wish, key, entry) {
-                    Ok(hit) => return Step::Hit(hit),
-                    Err(stale) => stale,
-                },
-                None => None,
-            };
-            match self.kept.flights.join(key, until).await {
-                Part::Ask(turn) => {
-                    // Whoever had the turn before may have settled it just now.
-                    if let Some(entry) = self.kept.memory.entry(key, &wish.mark).filter(|entry| entry.left().is_some()) {
-                        turn.settle(Settled::Kept(Arc::clone(&entry)));
-                        return Step::Hit(Hit { entry, is_stale: false, renew: None });
-                    }
-                    match Fill::new(self, wish, turn, stale).elsewhere().await {
-                        Elsewhere::Nothing(fill) => return Step::Ask(fill),
-                        Elsewhere::Kept(entry) => return Step::Hit(Hit { entry, is_stale: false, renew: None }),
-                        // It is another's, or this caller's under a key of its own.
-                        Elsewhere::Private => {}
-                    }
-                }
-                Part::Settled(Settled::Kept(entry)) if wish.counts(&entry) => {
-                    return Step::Hit(Hit { is_stale: entry.left().is_none(), entry, renew: None });
-                }
-                // Private ones are looked for again, and so is what was declared void while we waited.
-                Part::Settled(Settled::Kept(_) | Settled::Private) => {}
-                Part::Settled(Settled::Passed) => return Step::Pass(Bypass::Uncacheable),
-                Part::Late => return Step::Late,
-            }
-        }
-        Step::Pass(Bypass::Uncacheable)
     }
 
     /// The turn to ask ahead of everybody; `None` while an answer is kept for all that lasts, is known to be none that is, or
@@ -274,25 +215,6 @@ impl Cache {
     /// Completes when something was declared void.
     pub async fn voided(&self) {
         self.kept.voided.notified().await;
-    }
-
-    /// An entry as an answer, or what of it is left for where asking fails.
-    fn usable(self: &Arc<Self>, wish: &Arc<Wish>, key: &Key, entry: Arc<Entry>) -> Result<Hit, Option<Arc<Entry>>> {
-        if !wish.counts(&entry) {
-            self.kept.memory.drop_one(key);
-            return Err(None);
-        }
-        if entry.left().is_some() {
-            let ahead = self.conf.refresh_ahead && entry.is_ending() && entry.is_hot();
-            let turn = ahead.then(|| self.kept.flights.try_join(key)).flatten();
-            return Ok(Hit { entry, is_stale: false, renew: turn.map(|turn| Fill::new(self, wish, turn, None).ahead()) });
-        }
-        let over = entry.age().saturating_sub(entry.ttl);
-        if over < self.conf.stale.while_revalidate.0 {
-            let renew = self.kept.flights.try_join(key).map(|turn| Fill::new(self, wish, turn, None));
-            return Ok(Hit { entry, is_stale: true, renew });
-        }
-        Err(Some(entry).filter(|_| over < self.conf.stale.if_error.0))
     }
 
     /// Voids what was kept of a server (`None` is all), of the methods that `which` says, by one name or any.
@@ -383,9 +305,10 @@ fn refuses(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
-    use std::time::Duration;
+    use std::time::Instant;
 
     use super::key::{Asked, Form};
+    use super::parts::Parts;
     use super::*;
     use crate::mcp::members::Members;
     use crate::mcp::method;
@@ -407,6 +330,7 @@ mod tests {
             method: method::find("tools/list").unwrap(),
             name: None,
             params: &params,
+            meta: None,
             principal: &principal,
             on_behalf: false,
             among: None,
@@ -419,7 +343,7 @@ mod tests {
             method: wish.method,
             name: None,
             backend: "a".into(),
-            result: "{}".into(),
+            result: Parts::of(&Members::default()),
             is_hinted: true,
             is_private: false,
             asked: cache.kept.marks.now(),

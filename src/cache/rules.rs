@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use globset::{Glob, GlobMatcher};
-
 use super::freshness::Wanted;
 use crate::config::cache::{Cache, METHODS, Rule, Vary};
 use crate::mcp::method::Method;
+use crate::pattern::Pattern;
 
 /// The compiled rules.
 pub struct Rules {
@@ -16,8 +15,8 @@ pub struct Rules {
 }
 
 struct Compiled {
-    server: GlobMatcher,
-    what: GlobMatcher,
+    server: Pattern,
+    what: Pattern,
     ttl: Option<Duration>,
     vary_by: Option<Vary>,
     tags: Vec<String>,
@@ -58,13 +57,13 @@ impl Rules {
     pub fn may_be_tagged(&self, tag: &str, server: &str, method: &Method) -> bool {
         let is_call = method.mcp == "tools/call";
         let rules = if is_call { &self.tools } else { &self.methods };
-        let about = |rule: &Compiled| rule.server.is_match(server) && (is_call || rule.what.is_match(method.mcp));
+        let about = |rule: &Compiled| rule.server.fits(Some(server)) && (is_call || rule.what.fits(Some(method.mcp)));
         rules.iter().any(|rule| rule.tags.iter().any(|known| known == tag) && about(rule))
     }
 
     fn rule(&self, server: &str, method: &Method, name: Option<&str>) -> Option<&Compiled> {
         let (rules, what) = if method.mcp == "tools/call" { (&self.tools, name?) } else { (&self.methods, method.mcp) };
-        rules.iter().find(|rule| rule.server.is_match(server) && rule.what.is_match(what))
+        rules.iter().find(|rule| rule.server.fits(Some(server)) && rule.what.fits(Some(what)))
     }
 
     /// What is said of a question; `None` if its answer is none that is kept.
@@ -86,11 +85,9 @@ impl Rules {
 
 impl Compiled {
     fn new(rule: &Rule) -> Self {
-        // One that cannot be compiled is about nothing; checking the configuration ruled it out.
-        let glob = |text: &str| Glob::new(text).unwrap_or_else(|_| Glob::new("").expect("a glob")).compile_matcher();
         Self {
-            server: glob(&rule.server),
-            what: glob(&rule.what),
+            server: Pattern::new(Some(&rule.server)),
+            what: Pattern::new(Some(&rule.what)),
             ttl: rule.ttl.map(|ttl| ttl.0),
             vary_by: rule.vary_by,
             tags: rule.tags.clone(),

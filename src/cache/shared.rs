@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::key::Key;
 use super::memory::{Entry, Slot};
+use super::parts::Parts;
 use super::{Cache, Wish};
 use crate::digest::{hex, sha256};
-use crate::mcp::members::Members;
 use crate::mcp::method::{METHODS, Method};
 use crate::observe::cache::CacheMeter;
 use crate::store::guarded::{Guarded, PAUSE};
@@ -179,7 +179,7 @@ impl Tier {
         if head.is_marker {
             return Ok((head.epoch, Slot::Private(ttl)));
         }
-        serde_json::from_str::<Members<'_>>(result).map_err(drop)?;
+        let result = Parts::of(&serde_json::from_str(result).map_err(drop)?);
         // Clocks of replicas differ; what seems to come from the future is new.
         let age = Duration::from_millis(millis(SystemTime::now()).saturating_sub(head.kept));
         let entry = Entry {
@@ -187,7 +187,7 @@ impl Tier {
             method: wish.method,
             name: wish.name.clone(),
             backend: crate::config::label(&head.backend, "name").map_err(drop)?.into(),
-            result: result.into(),
+            result,
             is_hinted: head.is_hinted,
             is_private: head.is_private,
             asked,
@@ -212,16 +212,18 @@ impl Tier {
         let as_millis = |ttl: Duration| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let (head, result) = match slot {
             Slot::Passed => return None,
-            Slot::Private(ttl) => (Head { ttl: as_millis(*ttl), ..head }, ""),
+            Slot::Private(ttl) => (Head { ttl: as_millis(*ttl), ..head }, None),
             Slot::Kept(entry) => {
                 let ttl = as_millis(entry.ttl);
                 let Entry { is_hinted, is_private, .. } = **entry;
-                (Head { backend: entry.backend.to_string(), is_hinted, is_private, is_marker: false, ttl, ..head }, &*entry.result)
+                (Head { backend: entry.backend.to_string(), is_hinted, is_private, is_marker: false, ttl, ..head }, Some(&entry.result))
             }
         };
         let mut text = serde_json::to_vec(&head).ok()?;
         text.push(b'\n');
-        text.extend_from_slice(result.as_bytes());
+        if let Some(result) = result {
+            result.write(None, &mut text);
+        }
         let packed = (self.compresses && text.len() > LONG).then(|| zstd::bulk::compress(&text, 1).ok()).flatten();
         Some(match packed {
             Some(packed) => [&[ZSTD], packed.as_slice()].concat(),

@@ -143,10 +143,9 @@ impl Call<'_> {
     ///
     /// # Errors
     /// The refusal for the caller.
-    pub fn given(&self, result: &str, backend: &str) -> Verdict<Done> {
+    pub fn given(&self, result: &Members<'_>, backend: &str) -> Verdict<Done> {
         let broken = || Reject::new(Code::Internal, "what was kept of an answer cannot be read");
-        let members: Members<'_> = serde_json::from_str(result).map_err(|_| broken())?;
-        self.answer(&members, backend, true).map_err(|stop| match stop {
+        self.answer(result, backend, true).map_err(|stop| match stop {
             Stop::Refused(reject) => reject,
             Stop::Trouble(trouble) => broken().because(trouble),
         })

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::GlobMatcher;
 use http::{HeaderMap, HeaderValue};
 
 use super::meter::Meter;
@@ -12,6 +11,7 @@ use crate::call::Call;
 use crate::config::quota::{self, Key, Rate};
 use crate::digest::sha256;
 use crate::observe::metrics::{LimitMeter, Metrics};
+use crate::pattern::Pattern;
 use crate::principal::{Principal, Way};
 
 /// Bytes of a key that is kept as it is; of a longer one its digest.
@@ -44,41 +44,6 @@ impl Asked<'_> {
     }
 }
 
-/// A text to compare with.
-enum Pattern {
-    Any,
-    Exactly(String),
-    /// Whatever is none of these.
-    NoneOf(Vec<String>),
-    /// What a glob with its only `*` at the end says, a good deal faster.
-    Begins(String),
-    Glob(GlobMatcher),
-}
-
-impl Pattern {
-    fn new(written: Option<&String>) -> Self {
-        let is_plain = |text: &str| !text.contains(['*', '?', '[', ']', '{', '}', '\\']);
-        match written.map(String::as_str) {
-            None | Some("*") => Self::Any,
-            Some(text) if is_plain(text) => Self::Exactly(text.to_owned()),
-            Some(text) if text.strip_suffix('*').is_some_and(is_plain) => Self::Begins(text.trim_end_matches('*').to_owned()),
-            // One that does not compile was refused with the configuration.
-            Some(text) => globset::Glob::new(text).map_or(Self::Exactly(text.to_owned()), |glob| Self::Glob(glob.compile_matcher())),
-        }
-    }
-
-    fn fits(&self, text: Option<&str>) -> bool {
-        match (self, text) {
-            (Self::Any, _) => true,
-            (_, None) => false,
-            (Self::Exactly(wanted), Some(text)) => wanted == text,
-            (Self::NoneOf(others), Some(text)) => others.iter().all(|other| other != text),
-            (Self::Begins(start), Some(text)) => text.starts_with(start.as_str()),
-            (Self::Glob(glob), Some(text)) => glob.is_match(text),
-        }
-    }
-}
-
 /// What a limit is for.
 pub struct Scope {
     route: Pattern,
@@ -91,13 +56,15 @@ pub struct Scope {
 
 impl Scope {
     pub fn new(written: &quota::Match) -> Self {
+        // Here `*` stands for what has none as well.
+        let pattern = |written: &Option<String>| Pattern::new(written.as_deref().filter(|text| *text != "*"));
         Self {
-            route: Pattern::new(written.route.as_ref()),
-            server: Pattern::new(written.server.as_ref()),
-            method: Pattern::new(written.method.as_ref()),
-            tool: Pattern::new(written.tool.as_ref()),
-            tenant: Pattern::new(written.tenant.as_ref()),
-            tier: Pattern::new(written.tier.as_ref()),
+            route: pattern(&written.route),
+            server: pattern(&written.server),
+            method: pattern(&written.method),
+            tool: pattern(&written.tool),
+            tenant: pattern(&written.tenant),
+            tier: pattern(&written.tier),
         }
     }
 

@@ -24,7 +24,7 @@ pub fn object(members: &Members<'_>, keeps: &dyn Fn(&str) -> bool, out: &mut Str
 fn nested(text: &str, out: &mut String, depth: usize) -> Option<()> {
     let depth = depth.checked_sub(1)?;
     match text.as_bytes().first()? {
-        b'{' => written(&serde_json::from_str(text).ok()?, &|_| true, out, depth),
+        b'{' => written(&serde_json::from_str(text).ok()?, &|_| true, out, depth)?,
         b'[' => {
             let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
             out.push('[');
@@ -33,20 +33,21 @@ fn nested(text: &str, out: &mut String, depth: usize) -> Option<()> {
                 nested(item.get(), out, depth)?;
             }
             out.push(']');
-            Some(())
         }
-        b'"' => quoted(&serde_json::from_str::<String>(text).ok()?, out),
-        b'-' | b'0'..=b'9' => number(text, out),
-        _ => {
-            out.push_str(text);
-            Some(())
-        }
+        // Without escapes it is written as it would be anew.
+        b'"' if !text.contains('\\') => out.push_str(text),
+        b'"' => quoted(&serde_json::from_str::<String>(text).ok()?, out)?,
+        // So is a whole number that no zero ends.
+        b'1'..=b'9' if text.bytes().all(|b| b.is_ascii_digit()) && !text.ends_with('0') => out.push_str(text),
+        b'-' | b'0'..=b'9' => number(text, out)?,
+        _ => out.push_str(text),
     }
+    Some(())
 }
 
 fn written(members: &Members<'_>, keeps: &dyn Fn(&str) -> bool, out: &mut String, depth: usize) -> Option<()> {
     let mut kept: Vec<_> = members.0.iter().filter(|(name, _)| keeps(name)).collect();
-    kept.sort_by(|(a, _), (b, _)| a.cmp(b));
+    kept.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     out.push('{');
     for (at, (name, raw)) in kept.into_iter().enumerate() {
         separate(at, out);
@@ -65,7 +66,13 @@ fn separate(at: usize, out: &mut String) {
 }
 
 fn quoted(text: &str, out: &mut String) -> Option<()> {
-    out.push_str(&serde_json::to_string(text).ok()?);
+    if text.bytes().any(|b| b < b' ' || matches!(b, b'"' | b'\\')) {
+        out.push_str(&serde_json::to_string(text).ok()?);
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
     Some(())
 }
 

@@ -3,11 +3,8 @@
 //! that takes the other one would execute what was never judged.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -16,6 +13,8 @@ use super::method::{self, Named};
 use crate::call::{Call, Era, Kind};
 use crate::reject::{Code, Reject, Verdict};
 
+/// The member of `_meta` that claims a revision (MCP 2026-07-28).
+const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// Messages one batch may hold.
 const MAX_BATCH: usize = 256;
 
@@ -39,42 +38,23 @@ pub struct Message<'b> {
 
 /// `params` as an object; positional ones, which MCP does not have, name nothing.
 fn object<'de: 'b, 'b, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Params<'b>>, D::Error> {
-    struct Named<'b>(PhantomData<&'b ()>);
-    impl<'de: 'b, 'b> Visitor<'de> for Named<'b> {
-        type Value = Option<Params<'b>>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("`params` as an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            Params::deserialize(MapAccessDeserializer::new(map)).map(Some)
-        }
-
-        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-    }
-    deserializer.deserialize_any(Named(PhantomData))
+    Option::<Members<'b>>::deserialize(deserializer)?.map(Params::read).transpose().map_err(D::Error::custom)
 }
 
-/// The members of `params` that say what is acted on.
-#[derive(Debug, Default, Deserialize)]
+/// The members of `params`, and those that say what is acted on.
+#[derive(Debug, Default)]
 pub struct Params<'b> {
-    #[serde(borrow)]
+    pub members: Members<'b>,
+    /// `_meta`
+    pub meta: Option<Members<'b>>,
     name: Option<Cow<'b, str>>,
-    #[serde(borrow)]
     uri: Option<Cow<'b, str>>,
-    #[serde(borrow, rename = "taskId")]
     task_id: Option<Cow<'b, str>>,
-    #[serde(borrow)]
     arguments: Option<&'b RawValue>,
-    #[serde(borrow, rename = "ref")]
     reference: Option<&'b RawValue>,
-    #[serde(borrow)]
     notifications: Option<&'b RawValue>,
-    #[serde(borrow, rename = "_meta")]
-    meta: Option<Meta<'b>>,
+    /// The revision claimed.
+    version: Option<Cow<'b, str>>,
 }
 
 /// What a completion is for.
@@ -96,24 +76,19 @@ struct Subscriptions<'b> {
 #[derive(Debug, Deserialize)]
 struct Text<'b>(#[serde(borrow)] Cow<'b, str>);
 
-#[derive(Debug, Default, Deserialize)]
-struct Meta<'b> {
-    #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
-    version: Option<Cow<'b, str>>,
-    /// As it was written, whatever it is.
-    #[serde(borrow)]
-    traceparent: Option<&'b RawValue>,
+fn text<'b>(name: &str, raw: &'b RawValue) -> Result<Cow<'b, str>, String> {
+    serde_json::from_str::<Text<'_>>(raw.get()).map(|text| text.0).map_err(|_| format!("`{name}` must be text"))
 }
 
 impl<'b> Message<'b> {
     /// The trace it belongs to, as it was written (W3C Trace Context in `_meta`, MCP 2026-07-28).
     pub fn traceparent(&self) -> Option<&'b RawValue> {
-        self.params.as_ref()?.meta.as_ref()?.traceparent
+        self.params.as_ref()?.meta.as_ref()?.get("traceparent")
     }
 
     /// The revision the message claims for itself (MCP 2026-07-28).
     pub fn version(&self) -> Option<&str> {
-        self.params.as_ref()?.meta.as_ref()?.version.as_deref()
+        self.params.as_ref()?.version.as_deref()
     }
 
     /// What is asked; `None` for a response, which asks nothing.
@@ -152,8 +127,31 @@ impl<'b> Params<'b> {
             arguments: members.get("arguments"),
             reference: members.get("ref"),
             notifications: members.get("notifications"),
-            meta: None,
+            ..Self::default()
         }
+    }
+
+    /// Those of a native request; an explicit `null` is none.
+    ///
+    /// # Errors
+    /// What is of another type than it must be.
+    fn read(members: Members<'b>) -> Result<Self, String> {
+        let mut params = Self::default();
+        for (name, raw) in members.0.iter().filter(|(_, raw)| raw.get() != "null") {
+            match &**name {
+                "name" => params.name = Some(text(name, raw)?),
+                "uri" => params.uri = Some(text(name, raw)?),
+                "taskId" => params.task_id = Some(text(name, raw)?),
+                "arguments" => params.arguments = Some(raw),
+                "ref" => params.reference = Some(raw),
+                "notifications" => params.notifications = Some(raw),
+                "_meta" => params.meta = Some(serde_json::from_str(raw.get()).map_err(|_| "`_meta` must be an object".to_owned())?),
+                _ => {}
+            }
+        }
+        let version = params.meta.as_ref().and_then(|meta| meta.get(VERSION)).filter(|raw| raw.get() != "null");
+        params.version = version.map(|raw| text(VERSION, raw)).transpose()?;
+        Ok(Self { members, ..params })
     }
 
     /// What `method` asks with these params.
@@ -232,6 +230,14 @@ impl<'b> Payload<'b> {
         match self {
             Self::One(_) => Vec::new(),
             Self::Batch(messages) => messages.iter().filter_map(Message::call).collect(),
+        }
+    }
+
+    /// The single message, if it is one.
+    pub fn into_one(self) -> Option<Message<'b>> {
+        match self {
+            Self::One(message) => Some(message),
+            Self::Batch(_) => None,
         }
     }
 

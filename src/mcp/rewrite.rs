@@ -68,18 +68,24 @@ fn one(text: &[u8], rewrite: Rewrite<'_>) -> Result<Option<Vec<u8>>, Unreadable>
 
 /// An object of these members.
 pub fn object<'m>(members: impl Iterator<Item = (&'m Cow<'m, str>, &'m str)>) -> Vec<u8> {
-    let mut out = b"{".to_vec();
-    for (name, value) in members {
-        if out.len() > 1 {
+    let mut out = Vec::new();
+    append(&mut out, members.map(|(name, value)| (&**name, value)));
+    out
+}
+
+/// Appends an object of members whose values are JSON.
+pub fn append<'m>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'m str, &'m str)>) {
+    out.push(b'{');
+    for (at, (name, value)) in members.enumerate() {
+        if at > 0 {
             out.push(b',');
         }
         // A text as a JSON text cannot fail.
-        let _ = serde_json::to_writer(&mut out, name);
+        let _ = serde_json::to_writer(&mut *out, name);
         out.push(b':');
         out.extend_from_slice(value.as_bytes());
     }
     out.push(b'}');
-    out
 }
 
 /// Rewrites an event stream, whatever the boundaries of its chunks. Events with nothing to rewrite keep their bytes.

@@ -68,12 +68,16 @@ impl Place {
 pub fn check(body: &[u8]) -> Verdict<()> {
     let text = std::str::from_utf8(body).map_err(|e| Reject::new(Code::ParseError, "the body is not UTF-8").because(e))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let read = Any { depth: 0, place: Place::Body }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    let mut names = Names::default();
+    let read = Any { depth: 0, place: Place::Body, names: &mut names }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     read.map_err(|e| explain(&e))
 }
 
 /// Whether a reader that ignores case takes a name for another one.
 pub fn is_another_writing(name: &str, other: &str) -> bool {
+    if name.is_ascii() && other.is_ascii() {
+        return name.eq_ignore_ascii_case(other) && name != other;
+    }
     name != other && name.chars().map(fold).eq(other.chars().map(fold))
 }
 
@@ -97,22 +101,23 @@ fn fold(c: char) -> char {
 }
 
 /// Any value.
-#[derive(Clone, Copy)]
-struct Any {
+struct Any<'n, 'de> {
     depth: usize,
     place: Place,
+    /// The names of the objects that are open.
+    names: &'n mut Names<'de>,
 }
 
-impl Any {
-    fn deeper<E: Error>(self) -> Result<Self, E> {
+impl Any<'_, '_> {
+    fn deeper<E: Error>(&self) -> Result<usize, E> {
         if self.depth >= DEPTH {
             return Err(E::custom(format_args!("nested deeper than {DEPTH}")));
         }
-        Ok(Self { depth: self.depth + 1, ..self })
+        Ok(self.depth + 1)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Any {
+impl<'de> DeserializeSeed<'de> for Any<'_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -120,7 +125,7 @@ impl<'de> DeserializeSeed<'de> for Any {
     }
 }
 
-impl<'de> Visitor<'de> for Any {
+impl<'de> Visitor<'de> for Any<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -152,17 +157,17 @@ impl<'de> Visitor<'de> for Any {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let deeper = self.deeper()?;
+        let depth = self.deeper()?;
         // The messages of a batch; any other list holds values.
-        let inner = if self.depth == 0 { deeper } else { Any { place: Place::Free, ..deeper } };
-        while items.next_element_seed(inner)?.is_some() {}
+        let place = if self.depth == 0 { self.place } else { Place::Free };
+        while items.next_element_seed(Any { depth, place, names: self.names })?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let deeper = self.deeper()?;
+        let depth = self.deeper()?;
         let place = if self.place == Place::Body { Place::Envelope } else { self.place };
-        let mut names = Names::default();
+        let mut object = self.names.open();
         while let Some(Name(name)) = members.next_key::<Name<'de>>()? {
             if place.is_another_writing(&name) {
                 return Err(A::Error::custom(format_args!("`{}` can be taken for a member of another case", clip(&name))));
@@ -170,34 +175,51 @@ impl<'de> Visitor<'de> for Any {
             if name.contains('\0') {
                 return Err(A::Error::custom("a name with a NUL, which some readers take for its end"));
             }
-            let inner = Any { place: place.into(&name), ..deeper };
-            if !names.add(name) {
+            let place = place.into(&name);
+            if !self.names.add(&mut object, name) {
                 return Err(A::Error::custom("duplicate field"));
             }
-            members.next_value_seed(inner)?;
+            members.next_value_seed(Any { depth, place, names: self.names })?;
         }
+        self.names.close(&object);
         Ok(())
     }
 }
 
-/// The names of one object.
+/// The names of the objects that are open, the innermost last: one list for all, because an allocation for each object
+/// would cost more than the comparisons.
 #[derive(Default)]
-struct Names<'b> {
-    few: Vec<Cow<'b, str>>,
+struct Names<'b>(Vec<Cow<'b, str>>);
+
+/// The names of one of them.
+struct Object<'b> {
+    /// Where they begin.
+    from: usize,
+    /// Beyond a few; a large object would take time by its square.
     many: HashSet<Cow<'b, str>>,
 }
 
 impl<'b> Names<'b> {
+    fn open(&self) -> Object<'b> {
+        Object { from: self.0.len(), many: HashSet::new() }
+    }
+
     /// `false` if it is there already.
-    fn add(&mut self, name: Cow<'b, str>) -> bool {
-        if self.many.is_empty() && self.few.len() < FEW {
-            let fresh = !self.few.contains(&name);
-            self.few.push(name);
+    fn add(&mut self, object: &mut Object<'b>, name: Cow<'b, str>) -> bool {
+        let few = self.0.get(object.from..).unwrap_or_default();
+        if few.len() < FEW {
+            let fresh = !few.contains(&name);
+            self.0.push(name);
             return fresh;
         }
-        // Few are compared in place; many are hashed, or a large object would take time by its square.
-        self.many.extend(self.few.drain(..));
-        self.many.insert(name)
+        if object.many.is_empty() {
+            object.many.extend(few.iter().cloned());
+        }
+        object.many.insert(name)
+    }
+
+    fn close(&mut self, object: &Object<'b>) {
+        self.0.truncate(object.from);
     }
 }
 

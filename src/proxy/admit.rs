@@ -37,7 +37,7 @@ use crate::upstream::pool::Pool;
 /// What is to be done for a request that may go on.
 pub enum Plan<'b> {
     /// Pass through to the server (native POST, GET and DELETE).
-    Native(Native<'b>),
+    Native(Box<Native<'b>>),
     /// Translate, ask, and answer in an envelope.
     Rest(Rest<'b>),
     /// Answer from what is known; to whom, where that matters.
@@ -58,6 +58,8 @@ pub struct Native<'b> {
     pub affinity: Option<u64>,
     /// What is asked, by a single request or notification.
     pub call: Option<Call<'b>>,
+    /// The message of such a request.
+    pub message: Option<Message<'b>>,
     /// Whether the answer may list what the caller is not to see.
     pub may_list: bool,
     /// The upstream session it belongs to.
@@ -178,7 +180,7 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
             let affinity = who::affinity(&known.pool, &principal, ctx, &request.headers);
             rest(ctx, known, read, form).await.map(|plan| Plan::Rest(Rest { token, affinity, ..plan }))
         }
-        _ => native(client, ctx, known, read).await.map(Plan::Native),
+        _ => native(client, ctx, known, read).await.map(|plan| Plan::Native(Box::new(plan))),
     }
 }
 
@@ -283,7 +285,8 @@ async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, bod
     let token = who::token(&pool, &known.caller.principal, &request.headers);
     let affinity = who::affinity(&pool, &known.caller.principal, ctx, &request.headers);
     let principal = known.caller.principal;
-    Ok(Native { granted, pool, principal, token, affinity, call, may_list, session, body, decided })
+    let message = payload.and_then(Payload::into_one);
+    Ok(Native { granted, pool, principal, token, affinity, call, message, may_list, session, body, decided })
 }
 
 /// What the rule is called that chose where a request goes.

@@ -1,7 +1,7 @@
 //! What one request gathers on its way, grouped by who fills it in.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -57,9 +57,9 @@ pub struct Ctx {
 pub struct Arrival {
     pub started: Instant,
     pub request_id: HeaderValue,
-    /// Of our span in the caller's trace.
-    pub traceparent: HeaderValue,
     pub context: Context,
+    /// Of our span in the caller's trace, written when somebody is to be told.
+    traceparent: OnceLock<HeaderValue>,
     /// The real client.
     pub client: Client,
     /// The origin of a page of another site that may read the answer.
@@ -97,6 +97,12 @@ pub struct Told {
     pub itemised: bool,
 }
 
+impl Arrival {
+    pub fn traceparent(&self) -> &HeaderValue {
+        self.traceparent.get_or_init(|| self.context.traceparent(self.context.span))
+    }
+}
+
 impl Ctx {
     pub fn new(state: &Arc<State>) -> Self {
         Self {
@@ -104,8 +110,8 @@ impl Ctx {
             arrival: Arrival {
                 started: Instant::now(),
                 request_id: HeaderValue::from_static("-"),
-                traceparent: HeaderValue::from_static("-"),
                 context: Context::default(),
+                traceparent: OnceLock::new(),
                 client: Client { peer: None, address: None, tls: false },
                 shared_with: None,
             },
@@ -126,7 +132,7 @@ impl Ctx {
 
     /// Takes its place in a trace.
     pub fn follow(&mut self, context: Context) {
-        self.arrival.traceparent = context.traceparent(context.span);
+        self.arrival.traceparent = OnceLock::new();
         self.arrival.context = context;
     }
 
@@ -140,8 +146,10 @@ impl Ctx {
 
     /// A body whose `_meta` names our span instead of the caller's, where ours is told of. The new name is as long as the old.
     pub fn stamp(&self, body: &Bytes, traceparent: Option<&RawValue>) -> Bytes {
-        let ours = self.arrival.traceparent.as_bytes();
-        let old = traceparent.filter(|_| self.attempts.is_some()).and_then(written).filter(|old| old.len() == ours.len());
+        let old = traceparent.filter(|_| self.attempts.is_some()).and_then(written);
+        let Some(old) = old else { return body.clone() };
+        let ours = self.arrival.traceparent().as_bytes();
+        let old = Some(old).filter(|old| old.len() == ours.len());
         let place = old.and_then(|old| (old.as_ptr() as usize).checked_sub(body.as_ptr() as usize));
         let Some(place) = place.filter(|place| place + ours.len() <= body.len()) else { return body.clone() };
         let mut changed = body.to_vec();
@@ -191,7 +199,7 @@ impl Ctx {
 
     pub fn trace(&self) -> Trace<'_> {
         let noted = self.attempts.as_ref().map(|attempts| (self.arrival.context, attempts));
-        Trace { request_id: &self.arrival.request_id, traceparent: &self.arrival.traceparent, noted }
+        Trace { request_id: &self.arrival.request_id, traceparent: self.arrival.traceparent(), noted }
     }
 
     pub fn request_id(&self) -> &str {

@@ -31,6 +31,7 @@ use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::rule::Choice;
 use crate::snapshot::State;
+use crate::transform::Shapes;
 use crate::upstream::breaker;
 use crate::upstream::exchange::OnBehalf;
 
@@ -249,6 +250,21 @@ pub fn restricted(ctx: &Ctx, plan: &Native<'_>) -> Option<Sight> {
     Sight::of(&ctx.snapshot, &plan.principal, &plan.pool.server)
 }
 
+/// A result less what the caller may not see, and as the operator's rules have it; `None` if that is all of it.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn for_caller(
+    sight: Option<&Sight>,
+    shapes: Option<&Shapes>,
+    id: Option<&RawValue>,
+    result: &str,
+) -> std::result::Result<Option<String>, Unreadable> {
+    let seen = sight.map(|sight| filter::written(result, &|kind, name| sight.keeps(kind, name))).transpose()?.flatten();
+    let changed = shapes.map(|shapes| shapes.result(id, seen.as_deref().unwrap_or(result))).transpose()?.flatten();
+    Ok(changed.or(seen))
+}
+
 /// How long a whole answer may take.
 fn timeout(plan: &Native<'_>, opened: &Open<'_>) -> Duration {
     plan.choice().and_then(|choice| choice.timeout).unwrap_or(opened.backend().conf.timeout)
@@ -265,11 +281,7 @@ async fn rewritten(
     sight: Option<Sight>,
 ) -> Served {
     let status = head.status;
-    let rewrite = |id: Option<&RawValue>, text: &str| {
-        let kept = sight.as_ref().map(|sight| filter::written(text, &|kind, name| sight.keeps(kind, name))).transpose()?.flatten();
-        let shaped = plan.shapes().map(|shapes| shapes.result(id, kept.as_deref().unwrap_or(text))).transpose()?.flatten();
-        Ok(shaped.or(kept))
-    };
+    let rewrite = |id: Option<&RawValue>, text: &str| for_caller(sight.as_ref(), plan.shapes(), id, text);
     let unreadable = || Reject::new(Code::BackendFailed, format!("backend {} gave an answer that cannot be read", opened.backend().name()));
     // A coding we did not ask for hides what is in it.
     if opened.incoming.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {

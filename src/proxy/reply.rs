@@ -21,7 +21,7 @@ const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
-/// Written at once at most.
+/// Written at once, or up to twice as much where that is the rest: each write may wake the client.
 pub const PIECE: usize = 64 << 10;
 const EVENTS: &str = "text/event-stream";
 
@@ -62,7 +62,7 @@ pub async fn whole(client: &mut ServerSession, ctx: &mut Ctx, mut head: Response
 /// # Errors
 /// When the client is gone.
 pub async fn pieces(client: &mut ServerSession, mut rest: Bytes) -> Result<()> {
-    while rest.len() > PIECE {
+    while rest.len() > 2 * PIECE {
         client.write_response_body(rest.split_to(PIECE), false).await?;
     }
     client.write_response_body(rest, true).await

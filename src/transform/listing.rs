@@ -18,7 +18,7 @@ const SCHEMA: &str = "outputSchema";
 /// The rules among those of a server that may change results of its tools. By which route or API version a call will come
 /// is not known when tools are listed, so those that ask for one are among them.
 pub fn reshaping(rules: &[Arc<Rule>]) -> impl Iterator<Item = &Arc<Rule>> {
-    let of_results = |rule: &Rule| rule.of.method.as_ref().is_none_or(|glob| RESULTS.iter().any(|method| glob.is_match(method)));
+    let of_results = |rule: &Rule| RESULTS.iter().any(|method| rule.of.method.fits(Some(method)));
     rules.iter().filter(move |rule| rule.reshapes() && of_results(rule))
 }
 
@@ -56,7 +56,7 @@ fn strip_tool(rules: &[Arc<Rule>], tool: &mut Part<'_>) -> Result<bool, Fault> {
     }
     let members: Members<'_> = serde_json::from_str(text).map_err(|_| Fault::Unreadable)?;
     let name = members.text("name");
-    let concerns = |rule: &Rule| rule.of.tool.as_ref().is_none_or(|glob| name.as_deref().is_some_and(|name| glob.is_match(name)));
+    let concerns = |rule: &Rule| rule.of.tool.fits(name.as_deref());
     if !members.0.iter().any(|(name, _)| is_schema(name)) || !rules.iter().any(|rule| concerns(rule)) {
         return Ok(false);
     }

@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use globset::{Glob, GlobMatcher};
 use http::{HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 
@@ -19,6 +18,7 @@ pub use self::response::{Shapes, plain};
 use crate::call::{self, Call};
 use crate::config::transform::{self, Transform};
 use crate::mcp::edit::{Change, Edit};
+use crate::pattern::Pattern;
 
 /// The compiled rules.
 #[derive(Default)]
@@ -46,11 +46,11 @@ pub struct Rule {
 
 /// What a rule is about.
 struct Of {
-    route: Option<GlobMatcher>,
-    server: Option<GlobMatcher>,
-    tool: Option<GlobMatcher>,
-    method: Option<GlobMatcher>,
-    version: Option<GlobMatcher>,
+    route: Pattern,
+    server: Pattern,
+    tool: Pattern,
+    method: Pattern,
+    version: Pattern,
 }
 
 /// Headers to be changed.
@@ -113,7 +113,7 @@ impl Transforms {
     }
 
     fn learn(&self, server: &str) -> Known {
-        let about = |rule: &&Arc<Rule>| rule.of.server.as_ref().is_none_or(|glob| glob.is_match(server));
+        let about = |rule: &&Arc<Rule>| rule.of.server.fits(Some(server));
         let rules: Vec<Arc<Rule>> = self.rules.iter().filter(about).cloned().collect();
         let known: Known = (!rules.is_empty()).then(|| rules.into());
         self.by_server.rcu(|old| {
@@ -158,36 +158,24 @@ fn change(written: &transform::Change) -> Change {
 
 impl Of {
     fn new(of: &transform::Match) -> Self {
-        // One that cannot be compiled is about nothing; checking the configuration ruled it out.
-        let glob = |text: &Option<String>| {
-            text.as_deref().map(|text| Glob::new(text).unwrap_or_else(|_| Glob::new("").expect("a glob")).compile_matcher())
-        };
         Self {
-            route: glob(&of.route),
-            server: glob(&of.server),
-            tool: glob(&of.tool),
-            method: glob(&of.method),
-            version: glob(&of.version),
+            route: Pattern::new(of.route.as_deref()),
+            server: Pattern::new(of.server.as_deref()),
+            tool: Pattern::new(of.tool.as_deref()),
+            method: Pattern::new(of.method.as_deref()),
+            version: Pattern::new(of.version.as_deref()),
         }
     }
 
     fn may_concern(&self, version: Option<&str>) -> bool {
-        fits(self.version.as_ref(), version)
+        self.version.fits(version)
     }
 
     fn fits(&self, asked: &Asked<'_>) -> bool {
         let method = asked.call.map(|call| &*call.method);
         let tool = asked.call.filter(|call| call.method == "tools/call").and_then(|call| call.name.as_deref());
-        fits(self.version.as_ref(), asked.version)
-            && fits(self.route.as_ref(), asked.route)
-            && fits(self.method.as_ref(), method)
-            && fits(self.tool.as_ref(), tool)
+        self.version.fits(asked.version) && self.route.fits(asked.route) && self.method.fits(method) && self.tool.fits(tool)
     }
-}
-
-/// Whether what is asked for is what there is; nothing is asked for by who gives no glob.
-fn fits(glob: Option<&GlobMatcher>, text: Option<&str>) -> bool {
-    glob.is_none_or(|glob| text.is_some_and(|text| glob.is_match(text)))
 }
 
 impl Headers {

@@ -34,8 +34,7 @@ pub struct Cached {
 
 impl Cached {
     fn hit(hit: &Hit) -> Self {
-        let entry = &hit.entry;
-        let age = entry.age();
+        let (entry, age) = (&hit.entry, hit.age);
         // What is past its time has less than none left.
         let (ttl, over) = (entry.ttl.saturating_sub(age).as_secs(), age.saturating_sub(entry.ttl));
         let (word, status) = if hit.is_stale {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Cached, late};
@@ -19,12 +18,12 @@ use crate::exchange::native::{self, Open};
 use crate::exchange::sight::Sight;
 use crate::exchange::tries::Span;
 use crate::mcp::members::Members;
-use crate::mcp::message::{Message, Payload, Response};
-use crate::mcp::{filter, headers, method, sse};
+use crate::mcp::message::{Message, Params, Payload, Response};
+use crate::mcp::{headers, method, sse};
 use crate::page::Page;
 use crate::proxy::admit::Native;
 use crate::proxy::ctx::Ctx;
-use crate::proxy::native::{question, span};
+use crate::proxy::native::{for_caller, question, span};
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::rule::Choice;
 use crate::snapshot::State;
@@ -60,29 +59,46 @@ pub enum Filled<'s> {
     Refused(Reject),
 }
 
-#[derive(Deserialize)]
-struct Asking<'b> {
-    #[serde(borrow)]
-    id: Option<&'b RawValue>,
-    #[serde(borrow, default)]
-    params: Option<Members<'b>>,
-}
-
-/// Asks the cache.
-pub async fn look(ctx: &mut Ctx, cache: &Arc<Cache>, headers: &HeaderMap, plan: &Native<'_>, sight: Option<&Sight>) -> Said {
-    let Some((wish, id)) = wish(ctx, cache, headers, plan) else { return Said::Go };
+/// Asks the cache for what it has.
+///
+/// # Errors
+/// A question that somebody must ask, or wait for.
+pub fn peek(ctx: &mut Ctx, cache: &Arc<Cache>, headers: &HeaderMap, plan: &Native<'_>, sight: Option<&Sight>) -> Result<Said, Arc<Wish>> {
+    let Some(wish) = wish(ctx, cache, headers, plan) else { return Ok(Said::Go) };
     if plan.session.is_some() && !cache.conf.sessions {
         wish.bypassed(Bypass::Session);
         ctx.cached = Some(Cached::bypass(Bypass::Session));
-        return Said::Go;
+        return Ok(Said::Go);
     }
+    let wish = Arc::new(wish);
+    match cache.peek(&wish) {
+        Some(step) => Ok(said(ctx, headers, plan, sight, step)),
+        None => Err(wish),
+    }
+}
+
+/// Asks the cache, and waits for others who ask the same.
+pub async fn look(
+    ctx: &mut Ctx,
+    cache: &Arc<Cache>,
+    headers: &HeaderMap,
+    plan: &Native<'_>,
+    sight: Option<&Sight>,
+    wish: &Arc<Wish>,
+) -> Said {
     let wait = plan.choice().and_then(|choice| choice.timeout).unwrap_or(ctx.snapshot.config.server.limits.request_timeout);
-    match cache.look(&Arc::new(wish), ctx.arrival.started + wait).await {
+    let step = cache.look(wish, ctx.arrival.started + wait).await;
+    said(ctx, headers, plan, sight, step)
+}
+
+/// What a step means for a native request.
+fn said(ctx: &mut Ctx, headers: &HeaderMap, plan: &Native<'_>, sight: Option<&Sight>, step: Step) -> Said {
+    match step {
         Step::Hit(mut hit) => {
             if let Some(fill) = hit.renew.take().filter(|_| plan.session.is_none()) {
                 tokio::spawn(Renewal::of(ctx, headers, plan).run(fill));
             }
-            given(ctx, plan, id, &hit, sight).map_or_else(Said::Refuse, Said::Answer)
+            given(ctx, plan, &hit, sight).map_or_else(Said::Refuse, Said::Answer)
         }
         Step::Pass(why) => {
             ctx.cached = Some(Cached::bypass(why));
@@ -99,48 +115,54 @@ pub async fn look(ctx: &mut Ctx, cache: &Arc<Cache>, headers: &HeaderMap, plan: 
     }
 }
 
-pub(super) fn wish<'p>(ctx: &mut Ctx, cache: &Cache, headers: &HeaderMap, plan: &'p Native<'_>) -> Option<(Wish, &'p RawValue)> {
+pub(super) fn wish(ctx: &mut Ctx, cache: &Cache, headers: &HeaderMap, plan: &Native<'_>) -> Option<Wish> {
     let call = plan.call.as_ref()?;
     let method = method::find(&call.method)?;
-    let asking: Asking<'p> = serde_json::from_slice(&plan.body).ok()?;
-    let params = asking.params.unwrap_or_default();
+    // What is no request is not answered.
+    let message = plan.message.as_ref().filter(|message| message.id.is_some())?;
+    let none = Params::default();
+    let params = message.params.as_ref().unwrap_or(&none);
     let asked = Asked {
         form: Form::Native(headers::version(headers).unwrap_or_default()),
         server: &plan.pool.server,
         method,
         name: call.name.as_deref(),
-        params: &params,
+        params: &params.members,
+        meta: params.meta.as_ref(),
         principal: &plan.principal,
         on_behalf: plan.token.is_some(),
         among: plan.choice().and_then(|choice| choice.among.as_ref()),
         added: plan.upstream().map_or(&[][..], |upstream| upstream.set.as_slice()),
         headers,
     };
-    // What is no request is not answered.
-    let id = asking.id?;
-    match cache.wish(&asked, &plan.pool.server, &plan.pool.cached) {
-        Ok(wish) => Some((wish?, id)),
-        Err(why) => {
-            ctx.cached = Some(Cached::bypass(why));
-            None
-        }
-    }
+    cache.wish(&asked, &plan.pool.server, &plan.pool.cached).unwrap_or_else(|why| {
+        ctx.cached = Some(Cached::bypass(why));
+        None
+    })
 }
 
 /// The caller's answer made of what was kept.
-fn given(ctx: &mut Ctx, plan: &Native<'_>, id: &RawValue, hit: &Hit, sight: Option<&Sight>) -> Verdict<Given> {
-    let broken = |_| Reject::new(Code::Internal, "what was kept of an answer cannot be read");
-    let mut result = hit.entry.result();
-    if let Some(sight) = sight {
-        let kept = filter::written(&result, &|kind, name| sight.keeps(kind, name)).map_err(broken)?;
-        result = kept.unwrap_or(result);
+fn given(ctx: &mut Ctx, plan: &Native<'_>, hit: &Hit, sight: Option<&Sight>) -> Verdict<Given> {
+    let id = plan.message.as_ref().and_then(|message| message.id);
+    let (told, parts) = (hit.entry.told(hit.age), &hit.entry.result);
+    let [begin, middle] = [r#"{"jsonrpc":"2.0","id":"#, r#","result":"#];
+    let written = id.map_or("null", RawValue::get);
+    let mut body = Vec::with_capacity(begin.len() + written.len() + middle.len() + parts.len() + 64);
+    body.extend_from_slice([begin, written, middle].concat().as_bytes());
+    let at = body.len();
+    parts.write(told.as_deref(), &mut body);
+    if sight.is_some() || plan.shapes().is_some() {
+        let broken = || Reject::new(Code::Internal, "what was kept of an answer cannot be read");
+        let result = std::str::from_utf8(&body[at..]).map_err(|_| broken())?;
+        let changed = for_caller(sight, plan.shapes(), id, result).map_err(|_| broken())?;
+        if let Some(changed) = changed {
+            body.truncate(at);
+            body.extend_from_slice(changed.as_bytes());
+        }
     }
-    if let Some(shapes) = plan.shapes() {
-        result = shapes.result(Some(id), &result).map_err(broken)?.unwrap_or(result);
-    }
+    body.push(b'}');
     ctx.cached = Some(Cached::hit(hit));
-    let page = Page::json(200, format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.get()));
-    Ok(Given { page, backend: hit.entry.backend.to_string() })
+    Ok(Given { page: Page::json(200, body), backend: hit.entry.backend.to_string() })
 }
 
 /// Asks and tells the cache what came; where that is a failure, what is past its time may stand in for it.
@@ -162,7 +184,7 @@ pub async fn fill<'s>(state: &'s State, ctx: &mut Ctx, plan: &Native<'_>, cache:
         Err(reject) if reject.code.status() < 500 => return Filled::Refused(reject),
         Err(reject) => return instead(ctx, plan, fill).map_or(Filled::Refused(reject), |given| Filled::Given(Box::new(given))),
     };
-    match told(cache, &plan.body, &mut opened, fill, timeout).await {
+    match told(cache, plan.message.as_ref(), &mut opened, fill, timeout).await {
         Ok(stored) => {
             ctx.cached = Some(Cached::miss(stored));
             Filled::Opened(Box::new(opened))
@@ -179,33 +201,35 @@ pub async fn fill<'s>(state: &'s State, ctx: &mut Ctx, plan: &Native<'_>, cache:
 /// The caller's answer made of what is past its time.
 fn instead(ctx: &mut Ctx, plan: &Native<'_>, fill: Fill) -> Option<Given> {
     let hit = fill.fail()?;
-    let asking: Asking<'_> = serde_json::from_slice(&plan.body).ok()?;
     let sight = if plan.may_list { Sight::of(&ctx.snapshot, &plan.principal, &plan.pool.server) } else { None };
-    given(ctx, plan, asking.id?, &hit, sight.as_ref()).ok()
+    given(ctx, plan, &hit, sight.as_ref()).ok()
 }
 
 /// Reads ahead what shows whether an answer can be kept, and tells the cache; all of it stays to be relayed. What broke
 /// before that comes back with the turn.
-async fn told(cache: &Cache, body: &[u8], opened: &mut Open<'_>, fill: Fill, timeout: Duration) -> Result<bool, Box<(Failure, Fill)>> {
-    let asking: Option<Asking<'_>> = serde_json::from_slice(body).ok();
-    let Some(id) = asking.and_then(|asking| asking.id) else { return Ok(false) };
+async fn told(
+    cache: &Cache,
+    message: Option<&Message<'_>>,
+    opened: &mut Open<'_>,
+    fill: Fill,
+    timeout: Duration,
+) -> Result<bool, Box<(Failure, Fill)>> {
+    let Some((message, id)) = message.and_then(|message| Some((message, message.id?))) else { return Ok(false) };
     let seen = tokio::time::timeout(timeout, ahead(&mut opened.incoming, id, cache.conf.max_entry)).await;
     let result = match seen.unwrap_or(Err(Failure::TimedOut)) {
         Ok(result) => result,
         Err(failure) => return Err(Box::new((failure, fill))),
     };
     if let Some(Ok(members)) = result.as_deref().map(serde_json::from_str::<Members<'_>>) {
-        return Ok(fill.keep(&members, is_modern(body), opened.backend().name()));
+        return Ok(fill.keep(&members, is_modern(message), opened.backend().name()));
     }
     fill.release();
     Ok(false)
 }
 
 /// Whether the request is one that modern servers answer, who say how long their answers are fresh.
-fn is_modern(body: &[u8]) -> bool {
-    let payload = Payload::read(body).ok();
-    let version = payload.as_ref().and_then(Payload::one).and_then(Message::version);
-    version.is_some_and(|version| crate::mcp::era_of(version) == Era::Modern)
+fn is_modern(message: &Message<'_>) -> bool {
+    message.version().is_some_and(|version| crate::mcp::era_of(version) == Era::Modern)
 }
 
 /// The result that answers `id`, where it can be made out without holding anything back that is more than `most` bytes.
@@ -280,7 +304,7 @@ impl Renewal {
             most: span(ctx, plan).most,
             cache: ctx.snapshot.cache.clone(),
             request_id: ctx.arrival.request_id.clone(),
-            traceparent: ctx.arrival.traceparent.clone(),
+            traceparent: ctx.arrival.traceparent().clone(),
             in_background: false,
         }
     }
@@ -292,7 +316,8 @@ impl Renewal {
 
     pub(super) async fn run(self, fill: Fill) {
         let payload = Payload::read(&self.body).ok();
-        let call = payload.as_ref().and_then(Payload::one).and_then(Message::call);
+        let message = payload.as_ref().and_then(Payload::one);
+        let call = message.and_then(Message::call);
         let (Some(call), Some(cache)) = (&call, &self.cache) else { return };
         let native = native::Native {
             pool: &self.pool,
@@ -314,7 +339,7 @@ impl Renewal {
             return;
         }
         let timeout = native.timeout(opened.backend());
-        let told = told(cache, &self.body, &mut opened, fill, timeout).await;
+        let told = told(cache, message, &mut opened, fill, timeout).await;
         let Open { incoming, mut trial, .. } = opened;
         trial.judge(if told.is_ok() { breaker::Verdict::Passed } else { breaker::Verdict::Failed });
         if told.is_ok() {

@@ -55,6 +55,7 @@ pub(super) fn asked<'a>(plan: &'a Rest<'_>, request: &'a Request<'a>, course: Op
         method: request.method,
         name: request.name(),
         params: &request.params,
+        meta: None,
         principal: &plan.principal,
         on_behalf: plan.token.is_some(),
         among: course.and_then(|course| course.choice.as_ref()?.among.as_ref()),
@@ -95,7 +96,8 @@ async fn looked(
 }
 
 fn given(call: &Call<'_>, hit: &Hit) -> Answered {
-    (call.given(&hit.entry.result(), &hit.entry.backend), Some(Cached::hit(hit)))
+    let told = hit.entry.told(hit.age);
+    (call.given(&hit.entry.result.members(told.as_deref()), &hit.entry.backend), Some(Cached::hit(hit)))
 }
 
 async fn filled(call: &Call<'_>, fill: Fill) -> Answered {
@@ -159,7 +161,7 @@ impl Renewal {
             course: course.cloned(),
             body: format!(r#"{{"method":"{}","params":{}}}"#, request.method.mcp, request.params.written()),
             request_id: ctx.arrival.request_id.clone(),
-            traceparent: ctx.arrival.traceparent.clone(),
+            traceparent: ctx.arrival.traceparent().clone(),
             in_background: false,
         }
     }

@@ -17,12 +17,17 @@ use crate::snapshot::State;
 
 /// Answers from the cache, or asks and keeps what comes.
 pub async fn kept(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, cache: &Arc<Cache>) -> Served {
-    let headers = client.req_header().headers.clone();
     let sight = restricted(ctx, plan);
-    let said = tokio::select! {
-        biased;
-        said = native::look(ctx, cache, &headers, plan, sight.as_ref()) => said,
-        () = relay::departure(client) => return (Outcome::Abandoned, Err(left())),
+    let said = match native::peek(ctx, cache, &client.req_header().headers, plan, sight.as_ref()) {
+        Ok(said) => said,
+        Err(wish) => {
+            let headers = client.req_header().headers.clone();
+            tokio::select! {
+                biased;
+                said = native::look(ctx, cache, &headers, plan, sight.as_ref(), &wish) => said,
+                () = relay::departure(client) => return (Outcome::Abandoned, Err(left())),
+            }
+        }
     };
     match said {
         Said::Go => asked(state, client, ctx, plan).await,

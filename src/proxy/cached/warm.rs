@@ -254,7 +254,7 @@ async fn by_native(ctx: &mut Ctx, cache: &Arc<Cache>, warm: &Warm, pool: &Arc<Po
     let path = format!("/mcp/{}", pool.server);
     let http = Http { method: &Method::POST, path: &path, headers: &lines, client: None };
     let courses = Courses::new(&snapshot, &state.shared.extensions, None, http, &principal, pool);
-    let course::Native { call, decided, body, .. } = course::native(ctx, &courses, Some(asked), call, &body).ok()?;
+    let course::Native { payload, call, decided, body } = course::native(ctx, &courses, Some(asked), call, &body).ok()?;
     let plan = Native {
         granted: Granted::default(),
         pool: Arc::clone(pool),
@@ -262,12 +262,13 @@ async fn by_native(ctx: &mut Ctx, cache: &Arc<Cache>, warm: &Warm, pool: &Arc<Po
         token: None,
         affinity: None,
         call,
+        message: payload.and_then(message::Payload::into_one),
         may_list: false,
         session: None,
         body: body.clone(),
         decided,
     };
-    let (wish, _) = native::wish(ctx, cache, &lines, &plan)?;
+    let wish = native::wish(ctx, cache, &lines, &plan)?;
     let wish = Arc::new(wish);
     let fill = cache.want(&wish);
     let was_asked = fill.is_some();

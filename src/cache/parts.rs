@@ -1,0 +1,73 @@
+//! A result as it is kept: taken apart once, when it came, so that giving it takes copies only, however long it is.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use crate::mcp::members::Members;
+use crate::mcp::rewrite;
+
+/// The member that tells how long an answer is fresh; it is written anew for each caller.
+const TTL: &str = "ttlMs";
+/// What a member takes beside its texts (see `memory` for how it was measured).
+const MEMBER: usize = 20;
+
+/// The members of an MCP result, less `ttlMs`.
+pub struct Parts(Box<[(Box<str>, Box<RawValue>)]>);
+
+impl Parts {
+    pub fn of(result: &Members<'_>) -> Self {
+        let rest = result.0.iter().filter(|(name, _)| name != TTL);
+        Self(rest.map(|(name, value)| (Box::from(&**name), (*value).to_owned())).collect())
+    }
+
+    /// Bytes of the object that it is.
+    pub fn len(&self) -> usize {
+        2 + self.0.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum::<usize>()
+    }
+
+    /// Bytes of memory.
+    pub fn weight(&self) -> usize {
+        self.len() + self.0.len() * MEMBER
+    }
+
+    /// The members, for a caller who is told how long they are fresh if at all.
+    pub fn members<'p>(&'p self, ttl: Option<&'p RawValue>) -> Members<'p> {
+        let first = ttl.map(|ttl| (Cow::Borrowed(TTL), ttl));
+        Members(first.into_iter().chain(self.0.iter().map(|(name, value)| (Cow::Borrowed(&**name), &**value))).collect())
+    }
+
+    /// Appends the object.
+    pub fn write(&self, ttl: Option<&RawValue>, out: &mut Vec<u8>) {
+        let first = ttl.map(|ttl| (TTL, ttl.get()));
+        rewrite::append(out, first.into_iter().chain(self.0.iter().map(|(name, value)| (&**name, value.get()))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_written_as_it_came_with_a_time_of_its_own() {
+        let ttl = RawValue::from_string("7".into()).unwrap();
+        for (came, rest) in [
+            (r#"{"a":[1.0, 2],"ttlMs":5,"q\"":"\u00e9"}"#, r#""a":[1.0, 2],"q\"":"\u00e9""#),
+            (r#"{"tools":[]}"#, r#""tools":[]"#),
+            (r#"{"ttlMs":1}"#, ""),
+        ] {
+            let parts = Parts::of(&serde_json::from_str(came).unwrap());
+            let written = |ttl| {
+                let mut out = Vec::new();
+                parts.write(ttl, &mut out);
+                assert!(out.len() <= parts.len() + "\"ttlMs\":7,".len() + 2);
+                (String::from_utf8(out).unwrap(), parts.members(ttl).written())
+            };
+            let plain = format!("{{{rest}}}");
+            assert_eq!(written(None), (plain.clone(), plain));
+            let comma = if rest.is_empty() { "" } else { "," };
+            let told = format!("{{\"ttlMs\":7{comma}{rest}}}");
+            assert_eq!(written(Some(&ttl)), (told.clone(), told));
+        }
+    }
+}
