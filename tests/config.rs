@@ -82,3 +82,41 @@ fn variables_replace_the_file_and_are_blamed_for_their_own_faults() {
     let problems = config::parse("g.yaml", text.replace("${TOKEN}", "x").as_str(), &wrong).expect_err("a fault");
     assert!(problems[0].to_string().starts_with("environment variable GATEWAY_WORKERS: server.workers: `lots`"), "{}", problems[0]);
 }
+
+#[test]
+fn what_the_file_leaves_open_of_a_datadog_agent_is_taken_from_datadogs_own_variables() {
+    let lookup = |name: &str| match name {
+        "DD_AGENT_HOST" => Some("fd00::7".to_owned()),
+        "DD_DOGSTATSD_PORT" => Some("9125".to_owned()),
+        "DD_ENV" => Some("prod".to_owned()),
+        "DD_SERVICE" => Some("edge".to_owned()),
+        "DD_ENTITY_ID" => Some("pod-uid".to_owned()),
+        _ => None,
+    };
+    let told = |datadog: &str, lookup: &dyn Fn(&str) -> Option<String>| {
+        let text = format!("backends: [{{ name: one, url: 'http://x' }}]\nobservability: {{ {datadog} }}\n");
+        config::parse("g.yaml", &text, lookup).expect("valid").observability.datadog.map(|datadog| {
+            let tags = datadog.tags.iter().map(|(name, value)| format!("{name}:{value}")).collect::<Vec<_>>().join(",");
+            (datadog.statsd.to_string(), tags)
+        })
+    };
+    assert_eq!(told("", &lookup), None, "they alone turn nothing on");
+    let version = env!("CARGO_PKG_VERSION");
+    let plain = |statsd: &str, tags: String| Some((statsd.to_owned(), tags));
+    assert_eq!(told("datadog: {}", &nothing), plain("udp://127.0.0.1:8125", format!("service:mcp-gateway,version:{version}")));
+    assert_eq!(
+        told("datadog: {}", &lookup),
+        plain("udp://[fd00::7]:9125", format!("version:{version},env:prod,service:edge,dd.internal.entity_id:pod-uid"))
+    );
+    assert_eq!(
+        told("datadog: { statsd: 'unix:///dsd', tags: { env: staging, version: '' } }", &lookup),
+        plain("unix:///dsd", "env:staging,service:edge,dd.internal.entity_id:pod-uid".to_owned()),
+        "what the file says holds"
+    );
+    let url = |name: &str| (name == "DD_DOGSTATSD_URL").then(|| "unix:///var/run/datadog/dsd.socket".to_owned()).or_else(|| lookup(name));
+    assert_eq!(told("datadog: {}", &url).map(|(statsd, _)| statsd).as_deref(), Some("unix:///var/run/datadog/dsd.socket"));
+    let wrong = |name: &str| (name == "DD_DOGSTATSD_URL").then(|| "unixstream:///s".to_owned());
+    let text = "backends: [{ name: one, url: 'http://x' }]\nobservability: { datadog: {} }\n";
+    let problems = config::parse("g.yaml", text, &wrong).expect_err("a fault");
+    assert!(problems[0].to_string().starts_with("environment variable DD_DOGSTATSD_URL: observability.datadog.statsd: `unixstream"));
+}

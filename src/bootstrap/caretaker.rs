@@ -23,7 +23,7 @@ use crate::config::identity::KeyStore;
 use crate::config::{Config, Source, Tls};
 use crate::egress::Client;
 use crate::exchange;
-use crate::observe::otlp::Exporter;
+use crate::observe::otlp::traces::Exporter;
 use crate::observe::spans::Spans;
 use crate::proxy::cached;
 use crate::snapshot::{Phase, Reload, State};
@@ -50,6 +50,13 @@ impl Caretaker {
         takeover: Option<Takeover>,
     ) -> Self {
         Self { state, source, certificates, wishes: Mutex::new(Some(wishes)), takeover: Mutex::new(takeover) }
+    }
+
+    /// Begins to tell whoever is told of metrics.
+    fn export_metrics(&self) {
+        let state = Arc::clone(&self.state);
+        state.shared.metrics.exports.follow(&state.snapshot().config.observability);
+        tokio::spawn(async move { state.shared.metrics.exports.tend(Arc::clone(&state.shared.probes)).await });
     }
 
     /// Begins to tell the collector of traces, if there is one.
@@ -310,6 +317,7 @@ impl Tending {
         // One for all configurations, so that no reload cuts its streams.
         self.hearing.get_or_insert_with(|| tokio::spawn(exchange::hear::tend(Arc::clone(state))).abort_handle());
         let shared = &state.shared;
+        shared.metrics.exports.follow(&snapshot.config.observability);
         self.discovery.follow(&snapshot.configured, &shared.discovery, &shared.probes, &shared.metrics);
         for backend in &snapshot.upstream.backends {
             self.tasks.entry(key(backend)).or_insert_with(|| {
@@ -341,6 +349,7 @@ impl BackgroundService for Caretaker {
         let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(wishes) = wishes else { return };
         self.export();
+        self.export_metrics();
         tokio::select! {
             () = self.run(wishes) => {}
             _ = shutdown.changed() => {}

@@ -18,6 +18,7 @@ use crate::config::{self, Config};
 use crate::egress::Client;
 use crate::egress::web;
 use crate::extend::Extensions;
+use crate::observe::statsd;
 use crate::snapshot::State;
 use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
@@ -74,7 +75,7 @@ pub async fn examine(config: Config, extensions: Extensions) -> Vec<Finding> {
 
 type Asking<'a> = std::pin::Pin<Box<dyn Future<Output = Finding> + Send + 'a>>;
 
-/// Redis, etcd and whoever is asked about callers and told of traces.
+/// Redis, etcd and whoever is asked about callers and told of traces and metrics.
 fn stores(config: &Config) -> Vec<Asking<'_>> {
     let mut all: Vec<Asking<'_>> = Vec::new();
     all.extend(config.redis.iter().map(|conf| Box::pin(redis(conf)) as Asking<'_>));
@@ -92,11 +93,13 @@ fn stores(config: &Config) -> Vec<Asking<'_>> {
     all.extend(introspection.map(|conf| Box::pin(service("auth.oauth2.introspection", &conf.site)) as Asking<'_>));
     let external = auth.and_then(|auth| auth.external.as_ref());
     all.extend(external.map(|conf| Box::pin(service("auth.external", &conf.site)) as Asking<'_>));
-    let tracing = config.observability.tracing.as_ref();
-    all.extend(tracing.map(|conf| {
-        let site = Site { url: conf.otlp.clone(), ca: None, timeout: conf.timeout };
-        Box::pin(async move { service("observability.tracing", &site).await }) as Asking<'_>
+    let tracing = config.observability.tracing.as_ref().map(|conf| ("observability.tracing", &conf.collector));
+    let metrics = config.observability.otlp_metrics.as_ref().map(|conf| ("observability.metrics.otlp", &conf.collector));
+    all.extend(tracing.into_iter().chain(metrics).map(|(key, collector)| {
+        let site = Site { url: collector.otlp.clone(), ca: None, timeout: collector.timeout };
+        Box::pin(async move { service(key, &site).await }) as Asking<'_>
     }));
+    all.extend(config.observability.datadog.iter().map(|conf| Box::pin(datadog(conf)) as Asking<'_>));
     all
 }
 
@@ -147,6 +150,18 @@ fn advice(alive: bool, why: &str) -> &'static str {
     } else {
         "nothing answers there: is it running, are host and port right, does the name resolve here, may this machine connect?"
     }
+}
+
+/// Whether somebody listens, as far as datagrams tell.
+async fn datadog(conf: &config::Datadog) -> Finding {
+    let told = match tokio::time::timeout(WAIT, statsd::reach(conf)).await.unwrap_or_else(|_| Err("no answer in time".into())) {
+        Ok(()) if matches!(conf.statsd, config::Statsd::Unix(_)) => Ok("listens".to_owned()),
+        Ok(()) => Ok("its host does not say that nobody listens".to_owned()),
+        Err(why) => {
+            Err(Fault::new(why, "observability.datadog.statsd: does the agent run, and take metrics there? Requests do not need it"))
+        }
+    };
+    Finding { about: format!("observability.datadog ({})", conf.statsd), told }
 }
 
 async fn redis(conf: &config::Redis) -> Finding {

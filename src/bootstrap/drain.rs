@@ -204,5 +204,6 @@ impl Signals {
         if let Some(analytics) = &self.state.snapshot().analytics {
             analytics.finish(LAST_NOTES).await;
         }
+        self.state.shared.metrics.exports.finish(LAST_WORDS).await;
     }
 }

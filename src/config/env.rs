@@ -40,6 +40,7 @@ pub fn overlay(document: &mut Value, lookup: &dyn Fn(&str) -> Option<String>) ->
         origins.push(Origin { path: "rate_limits.tiers.default.rate".into(), variable: "RATE_LIMIT_REQUESTS_PER_MINUTE" });
     }
     origins.extend(identity(document, &lookup));
+    origins.extend(datadog(document, &lookup));
     if let Some(listen) = listen(document, &lookup) {
         set(document, &["server", "listen"], Value::String(listen));
         origins.push(Origin { path: "server.listen".into(), variable: "GATEWAY_HOST/GATEWAY_PORT" });
@@ -70,6 +71,36 @@ fn identity(document: &mut Value, lookup: &dyn Fn(&str) -> Option<String>) -> Ve
     if let Some(header) = lookup("API_KEY_HEADER").filter(|_| written(document, "api_keys")) {
         set(document, &["auth", "api_keys", "header"], Value::String(header));
         origins.push(Origin { path: "auth.api_keys.header".into(), variable: "API_KEY_HEADER" });
+    }
+    origins
+}
+
+/// What Datadog's own variables say of an agent that the file wants told. They are in every container that its tools set
+/// up, so they turn nothing on, and what the file says holds.
+fn datadog(document: &mut Value, lookup: &dyn Fn(&str) -> Option<String>) -> Vec<Origin> {
+    const TAGS: [(&str, &str); 4] =
+        [("DD_ENV", "env"), ("DD_SERVICE", "service"), ("DD_VERSION", "version"), ("DD_ENTITY_ID", "dd.internal.entity_id")];
+    let written = document.get("observability").and_then(|observability| observability.get("datadog"));
+    let Some(written) = written.filter(|written| written.is_mapping()).cloned() else { return Vec::new() };
+    let mut origins = Vec::new();
+    let mut fill = |variable, path: &[&str], text: String| {
+        if path.iter().try_fold(&written, |value, key| value.get(*key)).is_none() {
+            let path: Vec<_> = ["observability", "datadog"].iter().chain(path).copied().collect();
+            set(document, &path, Value::String(text));
+            origins.push(Origin { path: path.join("."), variable });
+        }
+    };
+    if let Some(url) = lookup("DD_DOGSTATSD_URL") {
+        fill("DD_DOGSTATSD_URL", &["statsd"], url);
+    } else if let Some(host) = lookup("DD_AGENT_HOST") {
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let port = lookup("DD_DOGSTATSD_PORT").map(|port| format!(":{port}")).unwrap_or_default();
+        fill("DD_AGENT_HOST", &["statsd"], host + &port);
+    }
+    for (variable, tag) in TAGS {
+        if let Some(text) = lookup(variable) {
+            fill(variable, &["tags", tag], text);
+        }
     }
     origins
 }

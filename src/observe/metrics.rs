@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::analytics::AnalyticsMeter;
 use super::cache::CacheMeter;
+use super::export::Exports;
 use super::instance::InstanceMeter;
 pub use super::labels::{Fallback, Outcome, Shed};
 use super::upstream::UpstreamMeter;
@@ -72,6 +73,7 @@ pub struct Metrics {
     pub analytics: Arc<AnalyticsMeter>,
     pub connections: IntGauge,
     pub connections_refused: IntCounter,
+    pub exports: Exports,
 }
 
 impl Metrics {
@@ -135,6 +137,7 @@ impl Metrics {
             analytics: Arc::new(AnalyticsMeter::new(r)),
             connections: gauge(r, "open_connections", "Open client connections."),
             connections_refused: counter(r, "connections_refused_total", "Client connections closed at a connection limit."),
+            exports: Exports::new(r),
             registry,
         }
     }

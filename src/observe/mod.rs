@@ -1,16 +1,19 @@
 //! What the gateway tells about itself: `metrics` (Prometheus; `cache`, `instance` and `upstream` are parts of it), `trace`
-//! (request ids and W3C trace context), `spans` (what is told of a request), `otlp` (to whom), `log`.
+//! (request ids and W3C trace context), `spans` (what is told of a request), `otlp` and `statsd` (who is
+//! told, how), `export` (telling them of metrics), `log`.
 
 use std::sync::LazyLock;
 
 pub mod analytics;
 pub mod cache;
+pub mod export;
 pub mod instance;
 pub mod labels;
 pub mod log;
 pub mod metrics;
 pub mod otlp;
 pub mod spans;
+pub mod statsd;
 pub mod trace;
 pub mod upstream;
 

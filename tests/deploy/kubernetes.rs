@@ -11,7 +11,7 @@ use crate::written::{documents, files, is_pinned, loaded, part, paths, root, run
 
 /// The version whose schemas are asked; APIs in use are older than the oldest that is maintained.
 const KUBERNETES: &str = "1.37.0";
-const FOLDERS: &[&str] = &["k8s/base", "k8s/example", "k8s/prometheus-operator"];
+const FOLDERS: &[&str] = &["k8s/base", "k8s/example", "k8s/prometheus-operator", "k8s/datadog"];
 
 fn rendered(folder: &str) -> String {
     let (passed, said) = run(Command::new(part("bin/kubectl")).arg("kustomize").arg(root().join(folder)));

@@ -25,9 +25,16 @@ fn server(dir: &Path) -> String {
 #[tokio::test]
 async fn what_is_as_it_should_be_is_said_and_nothing_is_wrong() {
     let (stub, redis, dir) = (Stub::start().await, Redis::start().await, tempfile::tempdir().expect("a folder"));
+    let (agent, socket) = (tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a port"), dir.path().join("dsd.socket"));
+    let statsd = agent.local_addr().expect("bound");
     let yaml = format!("{}backends:\n{}redis: {{ url: \"{}\" }}\n", server(dir.path()), stub.backend("one", ""), redis.url());
+    let yaml = format!("{yaml}observability: {{ datadog: {{ statsd: \"{statsd}\" }} }}\n");
     let (code, told) = examine(dir.path(), &yaml).await;
     assert_eq!(code, 0, "{told}");
+    assert!(told.contains("ok    observability.datadog (udp://127.0.0.1:"), "{told}");
+    let _agent = std::os::unix::net::UnixDatagram::bind(&socket).expect("a path");
+    let (_, by_socket) = examine(dir.path(), &yaml.replace(&statsd.to_string(), &format!("unix://{}", socket.display()))).await;
+    assert!(by_socket.contains("listens"), "{by_socket}");
     for line in ["ok    state_dir", "ok    listeners", "ok    redis: answers", "ok    backend one", "serves stub"] {
         assert!(told.contains(line), "{line} in\n{told}");
     }
@@ -38,6 +45,7 @@ async fn what_is_not_is_named_with_what_to_do() {
     let (sick, dir) = (Stub::start().await, tempfile::tempdir().expect("a folder"));
     sick.sicken();
     let (gone, store, issuer, collector) = (nobody(), nobody(), nobody(), nobody());
+    let agent = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
     let file = dir.path().join("file");
     std::fs::write(&file, "").expect("writable");
     let yaml = format!(
@@ -46,7 +54,7 @@ async fn what_is_not_is_named_with_what_to_do() {
          discovery: {{ etcd: {{ endpoints: [\"http://{store}\"] }} }}\n\
          auth: {{ jwt: [ {{ issuer: \"https://idp.example\", audience: [x], algorithms: [ES256], jwks_url: \"http://{issuer}/keys\", insecure_http: true }} ] }}\n\
          analytics: {{ postgres: \"postgres://ann:canary-of-the-password@{store}/db\" }}\n\
-         observability: {{ tracing: {{ otlp: \"http://{collector}\" }} }}\n",
+         observability: {{ tracing: {{ otlp: \"http://{collector}\" }}, metrics: {{ otlp: \"http://{collector}\" }}, datadog: {{ statsd: \"{agent}\" }} }}\n",
         file.display(),
         sick.backend("sick", ", health_check: { path: /health }"),
     );
@@ -61,6 +69,8 @@ async fn what_is_not_is_named_with_what_to_do() {
         ("FAIL  etcd", "discovery.etcd"),
         ("FAIL  keys of an issuer", "auth.jwt[].jwks_url"),
         ("FAIL  observability.tracing", "is it running"),
+        ("FAIL  observability.metrics.otlp", "is it running"),
+        ("FAIL  observability.datadog (udp://127.0.0.1:", "does the agent run"),
     ] {
         let from = told.find(about).unwrap_or_else(|| panic!("{about} in\n{told}"));
         assert!(told[from..].lines().take(2).any(|line| line.contains(advice)), "{advice} after {about} in\n{told}");

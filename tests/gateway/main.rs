@@ -18,6 +18,7 @@ mod conformance;
 mod custom;
 mod discovery;
 mod doctor;
+mod exports;
 mod external;
 mod faults;
 mod keys;

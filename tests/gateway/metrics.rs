@@ -48,7 +48,8 @@ circuit_breaker:
   tools: [ {{ server: stub, tool: regional, failure_threshold: 1, recovery_timeout: 10m }} ]
 rate_limits: {{ store: redis, rules: [ {{ name: all, rate: 100000/s }}, {{ name: tight, match: {{ server: stub, method: ping }}, rate: 1/h, burst: 1 }} ] }}
 cache: {{ enabled: true, redis: true, tools: [ {{ server: stub, tool: echo, ttl: 1m }} ] }}
-analytics: {{ postgres: \"postgres://nobody@127.0.0.1:9/nothing\" }}
+analytics: {{ postgres: \"postgres://nobody@127.0.0.1:9/nothing\", queue: 10, batch: 1 }}
+observability: {{ datadog: {{ statsd: \"unix:///nowhere/dsd.socket\", interval: 200ms }} }}
 backends:
 {}  - {{ name: failing, url: \"{}\", protocol: mcp, era: modern, capabilities: [broken] }}
   - {{ name: gone, url: \"http://127.0.0.1:9\", capabilities: [lost] }}

@@ -1,105 +1,17 @@
 //! What a collector of traces is told, decoded from the OTLP protobuf that was sent.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
 
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
 use mcp_gateway::digest::hex;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use opentelemetry_proto::tonic::trace::v1::Span;
-use prost::Message as _;
 use serde_json::{Value, json};
 
+use crate::support::collector::{Collector, pairs};
 use crate::support::gateway::{Gateway, server};
 use crate::support::stub::{Act, Stub};
 use crate::support::{eventually, http};
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
-
-#[derive(Default)]
-struct Told {
-    spans: Mutex<Vec<(Span, HashMap<String, String>)>>,
-    headers: Mutex<HeaderMap>,
-    /// What it answers; 0 is 200.
-    status: AtomicU16,
-}
-
-/// A collector; it stops when dropped.
-struct Collector {
-    url: String,
-    told: Arc<Told>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-fn pairs(attributes: &[KeyValue]) -> HashMap<String, String> {
-    let text = |pair: &KeyValue| match pair.value.as_ref().and_then(|value| value.value.as_ref()) {
-        Some(Any::StringValue(text)) => text.clone(),
-        Some(Any::IntValue(number)) => number.to_string(),
-        other => panic!("{other:?}"),
-    };
-    attributes.iter().map(|pair| (pair.key.clone(), text(pair))).collect()
-}
-
-async fn take(State(told): State<Arc<Told>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let status = told.status.load(Ordering::SeqCst);
-    if status != 0 {
-        return StatusCode::from_u16(status).expect("a status");
-    }
-    *told.headers.lock().expect("no panic while held") = headers;
-    let request = ExportTraceServiceRequest::decode(body).expect("OTLP protobuf");
-    for resource in request.resource_spans {
-        let about = pairs(&resource.resource.expect("a resource").attributes);
-        let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans).map(|span| (span, about.clone()));
-        told.spans.lock().expect("no panic while held").extend(spans);
-    }
-    StatusCode::OK
-}
-
-impl Collector {
-    async fn start() -> Self {
-        Self::at("127.0.0.1:0").await
-    }
-
-    async fn at(address: &str) -> Self {
-        let told = Arc::new(Told::default());
-        let listener = tokio::net::TcpListener::bind(address).await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let router = axum::Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&told));
-        let task = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
-        });
-        Self { url, told, task }
-    }
-
-    /// The spans of a trace that the name of one of them tells, once they are there.
-    async fn trace(&self, name: &str) -> Vec<Span> {
-        eventually(&format!("a trace with {name}"), async || {
-            let spans = self.told.spans.lock().expect("no panic while held");
-            let trace = spans.iter().find(|(span, _)| span.name == name)?.0.trace_id.clone();
-            let mut all: Vec<Span> = spans.iter().filter(|(span, _)| span.trace_id == trace).map(|(span, _)| span.clone()).collect();
-            all.sort_by_key(|span| (span.start_time_unix_nano, span.name != name));
-            Some(all)
-        })
-        .await
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.told.spans.lock().expect("no panic while held").iter().map(|(span, _)| span.name.clone()).collect()
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
 
 fn yaml(backends: &str, url: &str, sample: f64) -> String {
     let tracing = format!("{{ otlp: \"{url}\", sample: {sample}, service: edge, headers: {{ x-team: canary-of-the-header }} }}");

@@ -1,7 +1,7 @@
 //! Replacing the running process: under load from real clients, with open streams, and everything that may go wrong with
 //! the new one, which must leave the old one serving.
 
-mod fleet;
+pub mod fleet;
 mod load;
 mod unit;
 

@@ -1,60 +1,15 @@
 //! PostgreSQL killed, hung, read-only, refusing, and unlike itself under load: requests go on as if nothing was, what cannot
 //! be stored waits or is counted, and it goes on without a restart.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
 use serde_json::json;
 
 use super::{Numbers, start, yaml};
 use crate::cache::call;
 use crate::support::gateway::Gateway;
+use crate::support::load::Load;
 use crate::support::postgres::Postgres;
 use crate::support::stub::Stub;
 use crate::support::{eventually, http};
-
-/// Callers that ask one request after another until they are stopped.
-struct Load {
-    done: Arc<AtomicBool>,
-    asked: Arc<AtomicU64>,
-    failed: Arc<AtomicU64>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Load {
-    fn on(gateway: &Gateway) -> Self {
-        let load = Self { done: Arc::default(), asked: Arc::default(), failed: Arc::default(), tasks: Vec::new() };
-        let task = |_| {
-            let (done, asked, failed) = (Arc::clone(&load.done), Arc::clone(&load.asked), Arc::clone(&load.failed));
-            let url = gateway.at("/api/mcp/stub");
-            tokio::spawn(async move {
-                let (client, body) = (http(), call("echo", &json!({ "text": "hello" })));
-                while !done.load(Ordering::Relaxed) {
-                    let answer = client.post(&url).json(&body).send().await;
-                    asked.fetch_add(1, Ordering::Relaxed);
-                    failed.fetch_add(u64::from(!answer.is_ok_and(|answer| answer.status() == 200)), Ordering::Relaxed);
-                }
-            })
-        };
-        let tasks = (0..4).map(task).collect();
-        Self { tasks, ..load }
-    }
-
-    /// Waits for so many requests more.
-    async fn more(&self, count: u64) {
-        let until = self.asked.load(Ordering::Relaxed) + count;
-        eventually("requests are answered", async || (self.asked.load(Ordering::Relaxed) >= until).then_some(())).await;
-    }
-
-    /// Ends it; tells how many were asked and how many failed.
-    async fn end(self) -> (u64, u64) {
-        self.done.store(true, Ordering::Relaxed);
-        for task in self.tasks {
-            task.await.expect("no panic");
-        }
-        (self.asked.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
-    }
-}
 
 /// Under load: lets something happen to PostgreSQL until the queue is full, undoes it, and looks what came of it all.
 async fn survives(what: &str, postgres: &mut Postgres, happens: impl AsyncFnOnce(&mut Postgres), undone: impl AsyncFnOnce(&mut Postgres)) {

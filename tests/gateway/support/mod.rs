@@ -3,9 +3,13 @@
 //! gave.
 
 pub mod alternator;
+pub mod collector;
+pub mod dogstatsd;
 pub mod etcd;
+pub mod exposition;
 pub mod faulty;
 pub mod gateway;
+pub mod load;
 pub mod names;
 pub mod part;
 pub mod postgres;

@@ -1,4 +1,4 @@
-//! Telling a collector, by OTLP over HTTP (protobuf), of requests that are over: in batches, in the background, never
+//! Telling a collector of requests that are over: in batches, in the background, never
 //! waited for. A collector that is away costs what does not fit into the queue meanwhile, and is asked again ever more
 //! seldom.
 
@@ -7,11 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
-use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as Code;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
@@ -19,59 +15,33 @@ use prometheus::IntCounterVec;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-use super::labels::Ending;
-use super::spans::{Attempt, Finished, Value};
+use super::super::labels::Ending;
+use super::super::spans::{Attempt, Finished, Value};
+use super::{LATEST, Poster, Sent, pair, scope};
 use crate::config::Tracing;
 use crate::egress::Client;
-use crate::egress::web::Site;
 
 /// Requests told at a time, and how long the first of them waits for others.
 const BATCH: usize = 512;
 const WAIT: Duration = Duration::from_secs(2);
-/// How long a collector is left alone after it failed, at least and at most.
+/// How long a collector is left alone after it failed, at least.
 const SOONEST: Duration = Duration::from_secs(1);
-const LATEST: Duration = Duration::from_secs(30);
 /// Times one batch is sent.
 const TRIES: usize = 4;
 
 /// Sends what is queued to one collector.
 pub struct Exporter {
-    site: Site,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    service: String,
-    timeout: Duration,
+    poster: Poster,
     /// Spans by what became of them.
     counted: IntCounterVec,
-}
-
-/// What became of a batch.
-enum Sent {
-    Taken,
-    /// It may be taken later.
-    Later(String, Option<Duration>),
-    /// It never will be.
-    Refused(String),
 }
 
 impl Exporter {
     /// # Errors
     /// When the collector's URL or a header cannot be written into a request.
     pub fn new(conf: &Tracing, counted: &IntCounterVec) -> Result<Self, String> {
-        let mut url = conf.otlp.clone();
-        url.set_path(&format!("{}/v1/traces", url.path().trim_end_matches('/')));
-        let header = |(name, value): &(String, crate::config::Secret)| {
-            let value = HeaderValue::from_str(value.expose()).map(|mut value| {
-                value.set_sensitive(true);
-                value
-            });
-            name.parse::<HeaderName>()
-                .ok()
-                .zip(value.ok())
-                .ok_or_else(|| format!("observability.tracing.headers.{name}: no header can carry it"))
-        };
-        let headers = conf.headers.iter().map(header).collect::<Result<_, _>>()?;
-        let (service, timeout) = (conf.service.clone(), conf.timeout.0);
-        Ok(Self { site: Site::new(&url, None)?, headers, service, timeout, counted: counted.clone() })
+        let poster = Poster::new(&conf.collector, "observability.tracing", "/v1/traces")?;
+        Ok(Self { poster, counted: counted.clone() })
     }
 
     /// Sends until the process is about to end; then what is left, once.
@@ -93,7 +63,7 @@ impl Exporter {
             batch.push(finished);
         }
         for batch in batch.chunks(BATCH) {
-            let told = matches!(self.post(&client, self.encoded(batch).into()).await, Sent::Taken);
+            let told = matches!(self.poster.post(&client, self.encoded(batch).into()).await, Sent::Taken);
             self.count(if told { "exported" } else { "failed" }, batch);
         }
     }
@@ -108,7 +78,7 @@ impl Exporter {
     ) -> bool {
         let body = Bytes::from(self.encoded(batch));
         for attempt in 1..=TRIES {
-            match self.post(client, body.clone()).await {
+            match self.poster.post(client, body.clone()).await {
                 Sent::Taken => {
                     *pause = SOONEST;
                     self.count("exported", batch);
@@ -138,47 +108,15 @@ impl Exporter {
         false
     }
 
-    /// OTLP 1.x, "OTLP/HTTP Response": 429, 502, 503 and 504 may be repeated, everything else not.
-    async fn post(&self, client: &Client, body: Bytes) -> Sent {
-        let mut head = self.site.request("POST");
-        head.header("content-type", &HeaderValue::from_static("application/x-protobuf"));
-        for (name, value) in &self.headers {
-            head.header(name.as_str(), value);
-        }
-        let answer = match self.site.ask(client, head, body, self.timeout).await {
-            Ok(answer) => answer,
-            Err(failure) => return Sent::Later(failure.to_string(), None),
-        };
-        match answer.status {
-            status if status.is_success() => Sent::Taken,
-            status @ (StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT) => Sent::Later(format!("it answered {status}"), answer.retry_after),
-            status => Sent::Refused(format!("it answered {status}")),
-        }
-    }
-
     fn count(&self, result: &str, batch: &[Finished]) {
         let spans: usize = batch.iter().map(|finished| 1 + finished.attempts.len()).sum();
         self.counted.with_label_values(&[result]).inc_by(spans as u64);
     }
 
     fn encoded(&self, batch: &[Finished]) -> Vec<u8> {
-        let attributes = vec![
-            pair("service.name", &self.service.as_str().into()),
-            pair("service.version", &env!("CARGO_PKG_VERSION").into()),
-            pair("service.instance.id", &super::instance().into()),
-        ];
-        let scope = InstrumentationScope {
-            name: "mcp-gateway".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            ..InstrumentationScope::default()
-        };
         let spans = batch.iter().flat_map(spans).collect();
-        let scoped = ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() };
-        let resource = Resource { attributes, ..Resource::default() };
-        let told = ResourceSpans { resource: Some(resource), scope_spans: vec![scoped], ..ResourceSpans::default() };
+        let scoped = ScopeSpans { scope: Some(scope()), spans, ..ScopeSpans::default() };
+        let told = ResourceSpans { resource: Some(self.poster.resource()), scope_spans: vec![scoped], ..ResourceSpans::default() };
         ExportTraceServiceRequest { resource_spans: vec![told] }.encode_to_vec()
     }
 }
@@ -256,12 +194,4 @@ fn blank(finished: &Finished) -> Span {
 
 fn failure() -> Status {
     Status { code: Code::Error.into(), ..Status::default() }
-}
-
-fn pair(name: &str, value: &Value) -> KeyValue {
-    let value = match value {
-        Value::Text(text) => any_value::Value::StringValue(text.clone()),
-        Value::Number(number) => any_value::Value::IntValue(*number),
-    };
-    KeyValue { key: name.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }
