@@ -1,11 +1,14 @@
 //! What is written down when a request is over: metrics and one access record. No arguments, no credentials.
 
+use std::borrow::Cow;
+
 use pingora::Error;
 use pingora::protocols::http::ServerSession;
 use serde::Serialize;
 
 use super::ctx::Ctx;
 use super::event;
+use crate::mcp::method::shown;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, clip};
 use crate::route::Route;
@@ -29,7 +32,7 @@ struct Access<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
+    name: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,7 +80,7 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
             duration_ms: (elapsed.as_secs_f64() * 1e6).round() / 1e3,
             server: ctx.told.server.as_deref(),
             method: ctx.told.method.as_deref().map(clip),
-            name: ctx.told.name.as_deref().map(clip),
+            name: ctx.told.name.as_deref().map(|name| shown(ctx.told.method.as_deref().unwrap_or_default(), name)),
             backend: ctx.told.backend.as_deref(),
             rule: ctx.told.rule.as_deref(),
             outcome: ctx.told.outcome.map(Outcome::name),
