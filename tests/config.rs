@@ -82,3 +82,20 @@ fn variables_replace_the_file_and_are_blamed_for_their_own_faults() {
     let problems = config::parse("g.yaml", text.replace("${TOKEN}", "x").as_str(), &wrong).expect_err("a fault");
     assert!(problems[0].to_string().starts_with("environment variable GATEWAY_WORKERS: server.workers: `lots`"), "{}", problems[0]);
 }
+
+#[test]
+fn faults_of_the_log_are_told_with_their_lines() {
+    let text = "backends: [{ name: a, url: 'http://x' }]\nobservability:\n  log:\n    level: inof\n    fromat: text\n";
+    let problems = config::parse("g.yaml", text, &nothing).expect_err("faults");
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "g.yaml:4: observability.log.level: `inof` is not a log level: off, error, warn, info, debug, trace, or module=level",
+            "g.yaml:5: observability.log.fromat: unknown key `fromat`; did you mean `format`?"
+        ]
+    );
+    let foreign = text.replace("inof", "info,pingora_proxy=debug");
+    let problems = config::parse("g.yaml", &foreign, &nothing).expect_err("a fault");
+    assert!(problems[0].message.contains("`pingora_proxy` may print secrets below info"), "{}", problems[0]);
+}

@@ -23,6 +23,7 @@ use crate::config::identity::KeyStore;
 use crate::config::{Config, Source, Tls};
 use crate::egress::Client;
 use crate::exchange;
+use crate::observe::levels::levels;
 use crate::observe::otlp::Exporter;
 use crate::observe::spans::Spans;
 use crate::proxy::cached;
@@ -158,7 +159,10 @@ impl Caretaker {
         for key in keep_fixed(&old.config, &mut config) {
             log::warn!("{key} changed, which takes an upgrade or a restart; the rest is applied");
         }
-        self.state.publish(config).await
+        let level = config.observability.log.level.clone();
+        let revision = self.state.publish(config).await?;
+        levels().configure(&level);
+        Ok(revision)
     }
 
     /// Tells the metrics until when the certificate in use holds.
@@ -204,7 +208,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
         ("server.state_dir", was.state_dir != is.state_dir),
         ("server.session_secret", was.session_secret != is.session_secret),
         ("server.tls", tls),
-        ("observability.log", old.observability.log != new.observability.log),
+        ("observability.log.format", old.observability.log.json != new.observability.log.json),
         ("observability.tracing", old.observability.tracing != new.observability.tracing),
     ];
     changed.extend(checks.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key));
@@ -226,7 +230,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
     }
     is.session_secret.clone_from(&was.session_secret);
     is.tls.clone_from(&was.tls);
-    new.observability.log = old.observability.log.clone();
+    new.observability.log.json = old.observability.log.json;
     new.observability.tracing.clone_from(&old.observability.tracing);
     changed
 }

@@ -4,7 +4,7 @@
 //! `reader` walks the YAML and gathers all problems, `lines` tells where they stand, `env` lays the environment over
 //! the file, `check` (with `backends`, `discovery`, `auth` and `roles`) turns the result into these types, `identity` is the
 //! model of who may do what, `cache` that of answers that are kept, `routing` and `transform` are the model of where requests go and what is changed on the way,
-//! `quota` and `traffic` that of limits and resilience, `compression` that of content codings, `analytics` that of what is written down, `units` knows durations and sizes.
+//! `quota` and `traffic` that of limits and resilience, `compression` that of content codings, `analytics` that of what is written down, `log` that of what is told of, `units` knows durations and sizes.
 
 pub mod analytics;
 mod auth;
@@ -17,6 +17,7 @@ pub mod discovery;
 mod env;
 pub mod identity;
 mod lines;
+mod log;
 mod observability;
 pub mod quota;
 mod rate_limits;
@@ -41,7 +42,8 @@ pub use auth::{FORWARDED, instant, key_hash, pem_key};
 pub use check::label;
 pub use discovery::Discovery;
 pub use identity::{Auth, Roles};
-pub use observability::{Log, Observability, Tracing};
+pub use log::{Log, is_our_module, level as log_level};
+pub use observability::{Observability, Tracing};
 pub use reader::Problem;
 pub use traffic::{CircuitBreaker, LoadBalancer};
 pub use units::duration;

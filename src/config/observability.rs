@@ -6,6 +6,7 @@ use serde::Serialize;
 use url::Url;
 
 use super::check::backend_url;
+use super::log::{self, Log};
 use super::reader::Section;
 use super::{Secret, Timespan};
 
@@ -35,26 +36,14 @@ pub struct Tracing {
     pub timeout: Timespan,
 }
 
-/// The log on standard error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Log {
-    /// `info`, or module by module as in `info,pingora_proxy=warn`.
-    pub level: String,
-    pub json: bool,
-}
-
 pub(super) fn observability(section: Section<'_>) -> Observability {
     section.not_yet(&["datadog"]);
-    let (log, metrics) = (section.section("log"), section.section("metrics"));
+    let metrics = section.section("metrics");
     let observability = Observability {
-        log: Log {
-            level: log.parse("level", level).unwrap_or_else(|| "info".to_owned()),
-            json: log.choice("format", &[("json", true), ("text", false)]).unwrap_or(true),
-        },
+        log: log::log(&section.section("log")),
         metrics: metrics.bool("enabled").unwrap_or(true),
         tracing: tracing(&section),
     };
-    log.finish();
     metrics.finish();
     section.finish();
     observability
@@ -97,10 +86,3 @@ const FRAMING: &[&str] = &["host", "content-length", "content-type", "transfer-e
 
 /// Where collectors listen unless they are told otherwise (OTLP 1.x).
 const COLLECTOR: &str = "http://localhost:4318";
-
-fn level(text: &str) -> Result<String, String> {
-    env_filter::Builder::new()
-        .try_parse(text)
-        .map(|_| text.to_ascii_lowercase())
-        .map_err(|_| format!("`{text}` is not a log level: error, warn, info, debug, trace, or module=level,…"))
-}

@@ -1,5 +1,6 @@
 //! What the gateway tells about itself: `metrics` (Prometheus; `cache`, `instance` and `upstream` are parts of it), `trace`
-//! (request ids and W3C trace context), `spans` (what is told of a request), `otlp` (to whom), `log`.
+//! (request ids and W3C trace context), `spans` (what is told of a request), `otlp` (to whom), `log`
+//! (`levels`: how much of it).
 
 use std::sync::LazyLock;
 
@@ -7,6 +8,7 @@ pub mod analytics;
 pub mod cache;
 pub mod instance;
 pub mod labels;
+pub mod levels;
 pub mod log;
 pub mod metrics;
 pub mod otlp;
