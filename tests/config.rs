@@ -85,14 +85,17 @@ fn variables_replace_the_file_and_are_blamed_for_their_own_faults() {
 
 #[test]
 fn faults_of_the_log_are_told_with_their_lines() {
-    let text = "backends: [{ name: a, url: 'http://x' }]\nobservability:\n  log:\n    level: inof\n    fromat: text\n";
+    let text =
+        "backends: [{ name: a, url: 'http://x' }]\nobservability:\n  log:\n    level: inof\n    sample: 2\n    slow: ever\n    sampel: 1\n";
     let problems = config::parse("g.yaml", text, &nothing).expect_err("faults");
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         told,
         [
             "g.yaml:4: observability.log.level: `inof` is not a log level: off, error, warn, info, debug, trace, or module=level",
-            "g.yaml:5: observability.log.fromat: unknown key `fromat`; did you mean `format`?"
+            "g.yaml:5: observability.log.sample: `2` is not a share; write \"20%\" or 0.2, at most 100%",
+            "g.yaml:6: observability.log.slow: `ever` is not a duration; write 30, \"250ms\", \"30s\" or \"5m\"",
+            "g.yaml:7: observability.log.sampel: unknown key `sampel`; did you mean `sample`?"
         ]
     );
     let foreign = text.replace("inof", "info,pingora_proxy=debug");

@@ -1,8 +1,11 @@
 //! Written `observability.log:` → the checked model: which records are written, and how.
 
+use std::time::Duration;
+
 use log::LevelFilter;
 use serde::Serialize;
 
+use super::Timespan;
 use super::reader::Section;
 
 /// The crate whose modules may speak below `info`, and the targets that are no modules. What others print there is not ours
@@ -12,17 +15,23 @@ const OURS: &[&str] = &["mcp_gateway", "access", "audit"];
 const MOST: usize = 64;
 
 /// The log on standard error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Log {
     /// `info`, or module by module as in `info,mcp_gateway::upstream=debug`.
     pub level: String,
     pub json: bool,
+    /// The share of access records written of requests that went well and fast: 0 to 1.
+    pub sample: f64,
+    /// From how long on a request is always written; zero never.
+    pub slow: Timespan,
 }
 
 pub(super) fn log(section: &Section<'_>) -> Log {
     let log = Log {
         level: section.parse("level", level).unwrap_or_else(|| "info".to_owned()),
         json: section.choice("format", &[("json", true), ("text", false)]).unwrap_or(true),
+        sample: section.share("sample").unwrap_or(1.0),
+        slow: Timespan(section.duration("slow").unwrap_or(Duration::from_secs(1))),
     };
     section.finish();
     log

@@ -1,11 +1,12 @@
 //! What the gateway tells about itself: `metrics` (Prometheus; `cache`, `instance` and `upstream` are parts of it), `trace`
 //! (request ids and W3C trace context), `spans` (what is told of a request), `otlp` (to whom), `log`
-//! (`levels`: how much of it).
+//! (`levels`: how much of it), `clock` (where the time of a request goes).
 
 use std::sync::LazyLock;
 
 pub mod analytics;
 pub mod cache;
+pub mod clock;
 pub mod instance;
 pub mod labels;
 pub mod levels;

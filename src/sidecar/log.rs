@@ -38,6 +38,8 @@ struct Told<'t> {
     /// When it ends by itself (RFC 3339).
     until: Option<String>,
     format: &'static str,
+    sample: f64,
+    slow: config::Timespan,
 }
 
 /// Answers an administrator.
@@ -80,5 +82,7 @@ fn page(conf: &Log) -> Page {
         is_set: standing.set.is_some(),
         until: standing.set.as_ref().and_then(|set| set.until).map(|until| format!("{until:.0}")),
         format: if conf.json { "json" } else { "text" },
+        sample: conf.sample,
+        slow: conf.slow,
     })
 }

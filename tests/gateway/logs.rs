@@ -1,7 +1,11 @@
 //! What is written of what goes on, how much of it, and what never is.
 
 mod levels;
+mod sampling;
 mod secrets;
+mod times;
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -48,4 +52,32 @@ async fn said(gateway: &Gateway) -> Vec<String> {
         said.iter().any(|line| line.contains(&id)).then_some(said)
     })
     .await
+}
+
+/// Lets a call that is sent at the same time wait at the stub for so long at least.
+async fn hold(stub: &Stub, long: Duration) {
+    let before = stub.asked("tools/call");
+    stub.hold(true);
+    eventually("it was asked", async || (stub.asked("tools/call") > before).then_some(())).await;
+    tokio::time::sleep(long).await;
+    stub.hold(false);
+}
+
+/// Sends a request; its status and its access record, if there is one.
+async fn record(gateway: &Gateway, request: reqwest::RequestBuilder) -> (u16, Option<Value>) {
+    let id = uuid::Uuid::new_v4().to_string();
+    let answer = request.header("x-request-id", &id).send().await.expect("an answer");
+    let status = answer.status().as_u16();
+    let _ = answer.bytes().await;
+    (status, written(gateway, &id).await)
+}
+
+/// The access record of a request.
+async fn written(gateway: &Gateway, id: &str) -> Option<Value> {
+    let lines = said(gateway).await;
+    let records = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut records = records.filter(|line| line["target"] == "access" && line["request_id"] == id);
+    let first = records.next();
+    assert!(records.next().is_none(), "one record for a request");
+    first
 }

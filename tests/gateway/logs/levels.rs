@@ -116,9 +116,9 @@ async fn a_reload_applies_another_level_and_leaves_one_that_was_set_unless_it_br
     gateway.load(&yaml(&stub, "level: \"info,mcp_gateway::route=debug\"", UNCLEAR)).await;
     assert_eq!(told(&gateway).await, 1);
     ask(&gateway, Method::PUT, Some(json!({ "level": "info" }))).await;
-    gateway.load(&yaml(&stub, "format: json, level: \"info,mcp_gateway::route=debug\"", UNCLEAR)).await;
+    gateway.load(&yaml(&stub, "level: \"info,mcp_gateway::route=debug\", sample: 0.5", UNCLEAR)).await;
     let now = ask(&gateway, Method::GET, None).await.1;
-    assert_eq!((&now["level"], &now["is_set"]), (&json!("info"), &json!(true)));
+    assert_eq!((&now["level"], &now["is_set"], &now["sample"]), (&json!("info"), &json!(true), &json!(0.5)));
     assert_eq!(told(&gateway).await, 1, "the configured level is the same, so the one that was set holds");
     gateway.load(&yaml(&stub, "level: debug", UNCLEAR)).await;
     let now = ask(&gateway, Method::GET, None).await.1;
