@@ -14,12 +14,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::banner;
 use super::systemd;
 use super::takeover::Takeover;
 use super::tls::Certificates;
 use super::watch::Watch;
 use crate::auth::Auth;
 use crate::config::identity::KeyStore;
+use crate::config::risk::{self, Risk};
 use crate::config::{Config, Source, Tls};
 use crate::egress::Client;
 use crate::exchange;
@@ -31,10 +33,18 @@ use crate::snapshot::{Phase, Reload, State};
 use crate::upstream::backend::Backend;
 use crate::upstream::{self, discovery};
 
+/// Where the configuration comes from, and what was said about it.
+pub struct Origin {
+    pub source: Source,
+    pub risks: Vec<Risk>,
+}
+
 /// The background service.
 pub struct Caretaker {
     state: Arc<State>,
     source: Source,
+    /// Those that were told of.
+    risks: Mutex<Vec<Risk>>,
     certificates: Option<Arc<Certificates>>,
     /// Taken when the service starts.
     wishes: Mutex<Option<mpsc::Receiver<Reload>>>,
@@ -45,12 +55,14 @@ pub struct Caretaker {
 impl Caretaker {
     pub fn new(
         state: Arc<State>,
-        source: Source,
+        origin: Origin,
         certificates: Option<Arc<Certificates>>,
         wishes: mpsc::Receiver<Reload>,
         takeover: Option<Takeover>,
     ) -> Self {
-        Self { state, source, certificates, wishes: Mutex::new(Some(wishes)), takeover: Mutex::new(takeover) }
+        let Origin { source, risks } = origin;
+        let (wishes, takeover) = (Mutex::new(Some(wishes)), Mutex::new(takeover));
+        Self { state, source, risks: Mutex::new(risks), certificates, wishes, takeover }
     }
 
     /// Begins to tell the collector of traces, if there is one.
@@ -121,12 +133,24 @@ impl Caretaker {
         };
         self.state.shared.metrics.instance.reloaded(result.is_ok());
         match &result {
-            Ok(revision) => log::info!("serving configuration revision {revision}"),
+            Ok(revision) => {
+                log::info!("serving configuration revision {revision}");
+                self.warn();
+            }
             Err(problems) => {
                 log::error!("the configuration was not reloaded, the last good one goes on serving: {}", problems.join("; "));
             }
         }
         result
+    }
+
+    /// Tells of the risks that the configuration did not have before.
+    fn warn(&self) {
+        let now = risk::risks(&self.state.snapshot().configured, &self.source);
+        let mut told = self.risks.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |risk: &Risk| told.iter().any(|old| (old.name, &old.message) == (risk.name, &risk.message));
+        banner::warn(now.iter().filter(|risk| !known(risk)));
+        *told = now;
     }
 
     /// Serves what was discovered.
