@@ -62,3 +62,14 @@ impl Call<'_> {
         self.method == "subscriptions/listen"
     }
 }
+
+/// A URI as it may be shown, also where it does not parse: without user information, query and fragment.
+pub fn shown(uri: &str) -> Cow<'_, str> {
+    let uri = uri.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = uri.split_once("://").map_or(("", uri), |(scheme, rest)| (scheme, rest));
+    match rest.rsplit_once('@') {
+        None => Cow::Borrowed(uri),
+        Some((_, rest)) if scheme.is_empty() => Cow::Borrowed(rest),
+        Some((_, rest)) => Cow::Owned(format!("{scheme}://{rest}")),
+    }
+}

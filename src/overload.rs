@@ -34,6 +34,11 @@ impl Gate {
         Self { room, size }
     }
 
+    /// Whether a request may have to wait.
+    pub fn is_full(&self) -> bool {
+        self.room.as_ref().is_some_and(|room| room.is_full())
+    }
+
     /// Lets a request in, perhaps after a short wait.
     ///
     /// # Errors

@@ -223,9 +223,12 @@ impl Reject {
     }
 }
 
+/// For the log.
 impl fmt::Display for Reject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code.name(), self.detail)?;
+        // The words of a server stand behind the colon, and may quote the arguments.
+        let own = self.rpc_error.as_ref().and_then(|_| Some(self.detail.split_once(": ")?.0));
+        write!(f, "{}: {}", self.code.name(), own.unwrap_or(&self.detail))?;
         self.cause.iter().try_for_each(|cause| write!(f, " ({cause})"))
     }
 }
@@ -288,6 +291,9 @@ mod tests {
         let rpc = String::from_utf8(reject.rpc(Some(&id))).unwrap();
         assert!(rpc.starts_with(r#"{"jsonrpc":"2.0","id":"a\u0062","error":{"code":-31404"#), "the id keeps its bytes: {rpc}");
         assert!(!problem.contains("10.0.0.1") && !rpc.contains("10.0.0.1"), "the cause is private");
+        let raw = RawValue::from_string("{}".into()).unwrap();
+        let server = Reject::new(Code::ServerError, "the MCP server answered -1: no user ann").with_rpc_error(&raw);
+        assert_eq!(server.to_string(), "server_error: the MCP server answered -1", "the server's words are the caller's");
     }
 
     #[test]

@@ -120,3 +120,124 @@ fn what_the_file_leaves_open_of_a_datadog_agent_is_taken_from_datadogs_own_varia
     let problems = config::parse("g.yaml", text, &wrong).expect_err("a fault");
     assert!(problems[0].to_string().starts_with("environment variable DD_DOGSTATSD_URL: observability.datadog.statsd: `unixstream"));
 }
+
+/// What each risk takes: a name, a configuration that has it, and one that is nearly the same and has not.
+const RISKS: &[(&str, &str, &str)] = &[
+    ("no_auth", "", "server: { listen: 127.0.0.1:1 }"),
+    ("no_auth", "server: { listen: 127.0.0.1:1, h2c: 0.0.0.0:2 }", "server: { listen: 127.0.0.1:1, h2c: 127.0.0.1:2 }"),
+    ("no_auth", "server: { listen: '[::]:1' }", "auth: { api_keys: {} }"),
+    ("no_auth_on_loopback", "server: { listen: 127.0.0.1:1 }", "server: { listen: 127.0.0.1:1 }\nauth: { api_keys: {} }"),
+    ("auth_not_required", "auth: { required: false, api_keys: {} }", "auth: { required: true, api_keys: {} }"),
+    ("every_proxy_trusted", "server: { trusted_proxies: [10.0.0.0/8, 0.0.0.0/0] }", "server: { trusted_proxies: [10.0.0.0/8] }"),
+    ("every_proxy_trusted", "server: { trusted_proxies: ['::/0'] }", "server: { trusted_proxies: ['::1'] }"),
+    ("secrets_in_readable_file", "server: { session_secret: written-out-for-all }", "server: { session_secret: '${PATH}', state_dir: x }"),
+    ("secrets_in_readable_file", "redis: { url: 'redis://:word@r:1' }", "redis: { url: 'redis://r:1' }"),
+    ("credentials_over_http", "auth: { api_keys: {} }", "auth: { api_keys: {} }\nserver: { trusted_proxies: [10.0.0.1] }"),
+    ("credentials_over_http", "auth: { api_keys: {} }", "auth: { api_keys: {} }\nserver: { listen: 127.0.0.1:1 }"),
+    (
+        "no_client_certificates_over_http",
+        "server: { tls: { cert: Cargo.toml, key: Cargo.toml, client_ca: Cargo.toml } }",
+        "server: { tls: { cert: Cargo.toml, key: Cargo.toml, client_ca: Cargo.toml }, listen: 127.0.0.1:1 }",
+    ),
+    ("admin_beyond_loopback", "server: { admin: 0.0.0.0:1, admin_token: x }", "server: { admin: 127.0.0.1:1, admin_token: x }"),
+    ("origin_over_http", "access: { origins: ['http://a.example'] }", "access: { origins: ['https://a.example', 'http://localhost:1'] }"),
+    (
+        "identity_over_http",
+        "auth: { jwt: [ { issuer: a, algorithms: [ES256], jwks_url: 'http://idp/k', insecure_http: true, audience: [x] } ] }",
+        "auth: { jwt: [ { issuer: a, algorithms: [ES256], jwks_url: 'http://127.0.0.1/k', audience: [x] } ] }",
+    ),
+    (
+        "identity_over_http",
+        "auth: { external: { url: 'http://authn/', headers: [X-A] } }",
+        "auth: { external: { url: 'https://authn/', headers: [X-A] } }",
+    ),
+    (
+        "backend_credential_over_http",
+        "backends: [ { name: a, url: 'http://a', credential: { bearer: x } } ]",
+        "backends: [ { name: a, url: 'https://a', credential: { bearer: x } }, { name: b, url: 'http://b' } ]",
+    ),
+    (
+        "limits_fail_open",
+        "redis: { url: 'redis://r' }\nrate_limits: { store: redis, on_store_failure: allow }",
+        "redis: { url: 'redis://r' }\nrate_limits: { store: redis, on_store_failure: deny }",
+    ),
+    ("no_rate_limits", "auth: { api_keys: {} }", "auth: { api_keys: {} }\nrate_limits: { tiers: { default: { rate: 1/s } } }"),
+    ("no_roles", "auth: { api_keys: {} }", "auth: { api_keys: {} }\nroles: { all: [ {} ] }"),
+    (
+        "cached_calls_by_pattern",
+        "cache: { enabled: true, tools: [ { tool: read }, { tool: 're*' } ] }",
+        "cache: { enabled: true, tools: [ { tool: read } ] }",
+    ),
+    (
+        "verbose_log",
+        "observability: { log: { level: 'info,mcp_gateway::route=trace' } }",
+        "observability: { log: { level: 'info,audit=warn' } }",
+    ),
+    ("verbose_log", "observability: { log: { level: debug } }", ""),
+    ("every_trace", "observability: { tracing: { sample: 1 } }", "observability: { tracing: { sample: 0.9 } }"),
+];
+
+/// The risks of a configuration in a file that everybody can read, or only its owner.
+fn risks_of(yaml: &str, mode: u32) -> Vec<config::risk::Risk> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("g.yaml");
+    let backends = if yaml.contains("backends:") { "" } else { "backends: [ { name: a, url: 'http://a' } ]\n" };
+    std::fs::write(&path, format!("{backends}{yaml}\n")).expect("writable");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("ours");
+    let source = config::Source::File(Some(path));
+    let config = source.load().unwrap_or_else(|problems| panic!("{yaml}: {problems:?}"));
+    config::risk::risks(&config, &source)
+}
+
+#[test]
+fn every_risk_comes_with_its_setting_and_goes_with_it() {
+    for (name, with, without) in RISKS {
+        let has = |yaml: &str| risks_of(yaml, 0o644).into_iter().find(|risk| risk.name == *name);
+        let risk = has(with).unwrap_or_else(|| panic!("{name} in {with}"));
+        let line = risk.line.is_some() || !with.contains(risk.path.split(['.', '[']).next().expect("a key"));
+        assert!(line && !risk.path.is_empty() && risk.source.ends_with("g.yaml"), "{risk}");
+        assert_eq!(has(without), None, "{name} in {without}");
+    }
+    let tried: std::collections::BTreeSet<&str> = RISKS.iter().map(|(name, _, _)| *name).collect();
+    let all: std::collections::BTreeSet<&str> = config::risk::KINDS.iter().map(|kind| kind.name).collect();
+    assert_eq!(tried, all);
+    let secret = "server: { session_secret: written-out-for-all }";
+    let told = |mode| risks_of(secret, mode).iter().any(|risk| risk.name == "secrets_in_readable_file");
+    assert!(told(0o604) && !told(0o640) && !told(0o600));
+    assert!(risks_of(secret, 0o644).iter().all(|risk| !risk.to_string().contains("written-out")), "and none is repeated");
+}
+
+#[test]
+fn the_table_of_risks_is_true() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/log/README.md")).expect("readable");
+    let (_, table) = text.split_once("<!-- risks: this table is held true by a test -->").expect("the mark before the table");
+    let (table, _) = table.split_once("<!-- end -->").expect("the mark behind it");
+    let rows: Vec<(&str, bool)> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(name, rest)| (name, !rest.starts_with(" * |")))
+        .collect();
+    let all: Vec<(&str, bool)> = config::risk::KINDS.iter().map(|kind| (kind.name, kind.is_grave)).collect();
+    assert_eq!(rows, all);
+}
+
+#[test]
+fn faults_of_the_log_are_told_with_their_lines() {
+    let text =
+        "backends: [{ name: a, url: 'http://x' }]\nobservability:\n  log:\n    level: inof\n    sample: 2\n    slow: ever\n    sampel: 1\n";
+    let problems = config::parse("g.yaml", text, &nothing).expect_err("faults");
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "g.yaml:4: observability.log.level: `inof` is not a log level: off, error, warn, info, debug, trace, or module=level",
+            "g.yaml:5: observability.log.sample: `2` is not a share; write \"20%\" or 0.2, at most 100%",
+            "g.yaml:6: observability.log.slow: `ever` is not a duration; write 30, \"250ms\", \"30s\" or \"5m\"",
+            "g.yaml:7: observability.log.sampel: unknown key `sampel`; did you mean `sample`?"
+        ]
+    );
+    let foreign = text.replace("inof", "info,pingora_proxy=debug");
+    let problems = config::parse("g.yaml", &foreign, &nothing).expect_err("a fault");
+    assert!(problems[0].message.contains("`pingora_proxy` may print secrets below info"), "{}", problems[0]);
+}

@@ -14,15 +14,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::banner;
 use super::systemd;
 use super::takeover::Takeover;
 use super::tls::Certificates;
 use super::watch::Watch;
 use crate::auth::Auth;
 use crate::config::identity::KeyStore;
+use crate::config::risk::{self, Risk};
 use crate::config::{Config, Source, Tls};
 use crate::egress::Client;
 use crate::exchange;
+use crate::observe::levels::levels;
 use crate::observe::otlp::traces::Exporter;
 use crate::observe::spans::Spans;
 use crate::proxy::cached;
@@ -30,10 +33,18 @@ use crate::snapshot::{Phase, Reload, State};
 use crate::upstream::backend::Backend;
 use crate::upstream::{self, discovery};
 
+/// Where the configuration comes from, and what was said about it.
+pub struct Origin {
+    pub source: Source,
+    pub risks: Vec<Risk>,
+}
+
 /// The background service.
 pub struct Caretaker {
     state: Arc<State>,
     source: Source,
+    /// Those that were told of.
+    risks: Mutex<Vec<Risk>>,
     certificates: Option<Arc<Certificates>>,
     /// Taken when the service starts.
     wishes: Mutex<Option<mpsc::Receiver<Reload>>>,
@@ -44,12 +55,14 @@ pub struct Caretaker {
 impl Caretaker {
     pub fn new(
         state: Arc<State>,
-        source: Source,
+        origin: Origin,
         certificates: Option<Arc<Certificates>>,
         wishes: mpsc::Receiver<Reload>,
         takeover: Option<Takeover>,
     ) -> Self {
-        Self { state, source, certificates, wishes: Mutex::new(Some(wishes)), takeover: Mutex::new(takeover) }
+        let Origin { source, risks } = origin;
+        let (wishes, takeover) = (Mutex::new(Some(wishes)), Mutex::new(takeover));
+        Self { state, source, risks: Mutex::new(risks), certificates, wishes, takeover }
     }
 
     /// Begins to tell whoever is told of metrics.
@@ -127,12 +140,24 @@ impl Caretaker {
         };
         self.state.shared.metrics.instance.reloaded(result.is_ok());
         match &result {
-            Ok(revision) => log::info!("serving configuration revision {revision}"),
+            Ok(revision) => {
+                log::info!("serving configuration revision {revision}");
+                self.warn();
+            }
             Err(problems) => {
                 log::error!("the configuration was not reloaded, the last good one goes on serving: {}", problems.join("; "));
             }
         }
         result
+    }
+
+    /// Tells of the risks that the configuration did not have before.
+    fn warn(&self) {
+        let now = risk::risks(&self.state.snapshot().configured, &self.source);
+        let mut told = self.risks.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |risk: &Risk| told.iter().any(|old| (old.name, &old.message) == (risk.name, &risk.message));
+        banner::warn(now.iter().filter(|risk| !known(risk)));
+        *told = now;
     }
 
     /// Serves what was discovered.
@@ -165,7 +190,10 @@ impl Caretaker {
         for key in keep_fixed(&old.config, &mut config) {
             log::warn!("{key} changed, which takes an upgrade or a restart; the rest is applied");
         }
-        self.state.publish(config).await
+        let level = config.observability.log.level.clone();
+        let revision = self.state.publish(config).await?;
+        levels().configure(&level);
+        Ok(revision)
     }
 
     /// Tells the metrics until when the certificate in use holds.
@@ -211,7 +239,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
         ("server.state_dir", was.state_dir != is.state_dir),
         ("server.session_secret", was.session_secret != is.session_secret),
         ("server.tls", tls),
-        ("observability.log", old.observability.log != new.observability.log),
+        ("observability.log.format", old.observability.log.json != new.observability.log.json),
         ("observability.tracing", old.observability.tracing != new.observability.tracing),
     ];
     changed.extend(checks.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key));
@@ -233,7 +261,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
     }
     is.session_secret.clone_from(&was.session_secret);
     is.tls.clone_from(&was.tls);
-    new.observability.log = old.observability.log.clone();
+    new.observability.log.json = old.observability.log.json;
     new.observability.tracing.clone_from(&old.observability.tracing);
     changed
 }

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{doctor, probe, upgrade};
 use crate::auth::keys;
-use crate::config::{self, Config, Problem, Source};
+use crate::config::{self, Config, Problem, Source, risk};
 use crate::extend::Extensions;
 use crate::{demo, digest, sidecar};
 
@@ -34,7 +34,7 @@ enum Command {
     Upgrade(ConfigFlag),
     /// Run the gateway in front of a built-in demo MCP server
     Demo,
-    /// Check a configuration: exit 0, or every problem and exit 2
+    /// Check a configuration: exit 0, or every problem and exit 2; warns of settings that are dangerous
     Check(ConfigFlag),
     /// Ask the gateway that runs on this machine how it is: exit 0, or 1 and why (for health checks of containers)
     Health(HealthFlags),
@@ -124,6 +124,9 @@ pub fn run(cli: Cli, extensions: Extensions) -> ExitCode {
 fn check(source: &Source) -> ExitCode {
     match source.load() {
         Ok(config) => {
+            for risk in risk::risks(&config, source) {
+                eprintln!("{}: {risk}", if risk.is_grave { "warning" } else { "note" });
+            }
             println!("ok: {} backend(s)", config.backends.len());
             ExitCode::SUCCESS
         }

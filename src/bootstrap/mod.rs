@@ -5,6 +5,7 @@
 //! looks after backends and reloads. Each has a runtime of its own.
 
 mod announced;
+mod banner;
 mod caretaker;
 pub mod cli;
 mod doctor;
@@ -29,14 +30,14 @@ use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use tokio::sync::{mpsc, watch as channel};
 
-use self::caretaker::Caretaker;
+use self::caretaker::{Caretaker, Origin};
 use self::drain::Signals;
 use self::handover::Predecessor;
 use self::listen::{Sockets, Stands};
 use self::pid::PidFile;
 use self::takeover::Takeover;
 use self::tls::Certificates;
-use crate::config::{Config, Source};
+use crate::config::{Config, Source, risk};
 use crate::extend::Extensions;
 use crate::observe::log as logging;
 use crate::snapshot::State;
@@ -66,12 +67,13 @@ pub fn serve(mut config: Config, source: Source, extensions: Extensions, upgrade
     let stands = Stands { state: &state, certificates: certificates.as_ref(), sockets: &sockets, stop: &stopping };
     let listening = listen::add_services(&mut server, &stands)?;
     let takeover = predecessor.map(|predecessor| Takeover { predecessor, pid_file: Arc::clone(&pid_file), failure: failed });
-    let caretaker = Caretaker::new(Arc::clone(&state), source, certificates, wishes, takeover);
+    let risks = risk::risks(&snapshot.config, &source);
+    banner::show(&snapshot.config, &source, &risks);
+    let caretaker = Caretaker::new(Arc::clone(&state), Origin { source, risks }, certificates, wishes, takeover);
     let caretaker = server.add_service(background_service("caretaker", caretaker));
     for service in listening {
         service.add_dependency(&caretaker);
     }
-    banner(&snapshot.config);
     drop(snapshot);
     let signals = Signals { state, sockets: Mutex::new(Some(sockets)), pid_file, stop, failure: failure.clone() };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
@@ -111,46 +113,5 @@ fn conf(config: &Config) -> ServerConf {
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
-    }
-}
-
-/// What is on, so that the first lines of the log answer the first questions.
-fn banner(config: &Config) {
-    let server = &config.server;
-    log::info!("mcp-gateway {} with {} worker(s) and {} backend(s)", env!("CARGO_PKG_VERSION"), server.workers, config.backends.len());
-    log::info!("listening on http://{}", server.listen);
-    if let Some(tls) = &server.tls {
-        log::info!("listening on https://{}", tls.listen);
-    }
-    if server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
-        log::warn!(
-            "client certificates are asked for on https only; http on {} takes none: let only those reach it who may",
-            server.listen
-        );
-    }
-    if let Some(h2c) = server.h2c {
-        log::info!("listening on h2c://{h2c}");
-    }
-    if let Some(admin) = server.admin {
-        log::info!("admin on http://{admin}");
-    }
-    if let Some(auth) = &config.auth {
-        let ways = [
-            ("API keys", auth.api_keys.is_some()),
-            ("JWT", !auth.jwt.is_empty()),
-            ("OAuth2 introspection", auth.oauth2.as_ref().is_some_and(|oauth2| oauth2.introspection.is_some())),
-            ("external authenticator", auth.external.is_some()),
-            ("client certificates", !auth.certificates.is_empty()),
-        ];
-        let on: Vec<_> = ways.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
-        let anonymous = if auth.required { "" } else { ", or anonymous" };
-        log::info!("authentication by {}{anonymous}; {} role(s)", on.join(", "), config.roles.len());
-        if !server.listen.ip().is_loopback() && server.trusted_proxies.is_empty() {
-            log::info!("credentials cross {} as plain HTTP: let TLS end here (server.tls) or at a proxy in front", server.listen);
-        }
-    } else if server.listen.ip().is_loopback() {
-        log::info!("no authentication: everyone is anonymous");
-    } else {
-        log::warn!("NO AUTHENTICATION: everyone who reaches {} is anonymous and may use every server", server.listen);
     }
 }

@@ -14,6 +14,7 @@ use super::{
     Access, Config, Limits, Redis, Secret, Server, Tls, analytics, auth, backends, balancing, cache, compression, discovery, env,
     observability, rate_limits, roles, routing, transform, units,
 };
+use crate::call::shown;
 
 /// Checking more often than this would be load, not health.
 pub(super) const SOONEST: Duration = Duration::from_millis(50);
@@ -302,12 +303,4 @@ pub(super) fn backend_url(text: &str) -> Result<Url, String> {
         return Err(format!("`{shown}` has a query or fragment; give scheme, host, port and base path only"));
     }
     Ok(url)
-}
-
-/// A URL as it may be shown, also where it does not parse: without user information, query and fragment.
-fn shown(text: &str) -> String {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") }
 }

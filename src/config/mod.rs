@@ -4,7 +4,7 @@
 //! `reader` walks the YAML and gathers all problems, `lines` tells where they stand, `env` lays the environment over
 //! the file, `check` (with `backends`, `discovery`, `auth` and `roles`) turns the result into these types, `identity` is the
 //! model of who may do what, `cache` that of answers that are kept, `routing` and `transform` are the model of where requests go and what is changed on the way,
-//! `quota` and `traffic` that of limits and resilience, `compression` that of content codings, `analytics` that of what is written down, `units` knows durations and sizes.
+//! `quota` and `traffic` that of limits and resilience, `compression` that of content codings, `analytics` that of what is written down, `log` that of what is told of, `risk` knows what is dangerous, `units` knows durations and sizes.
 
 pub mod analytics;
 mod auth;
@@ -19,10 +19,12 @@ pub mod discovery;
 mod env;
 pub mod identity;
 mod lines;
+mod log;
 mod observability;
 pub mod quota;
 mod rate_limits;
 mod reader;
+pub mod risk;
 mod roles;
 pub mod routing;
 pub mod traffic;
@@ -45,7 +47,8 @@ pub use collector::{Collector, OtlpMetrics, Tracing};
 pub use datadog::{Datadog, LONGEST_TAG, Statsd};
 pub use discovery::Discovery;
 pub use identity::{Auth, Roles};
-pub use observability::{Log, Observability};
+pub use log::{Log, is_our_module, level as log_level};
+pub use observability::Observability;
 pub use reader::Problem;
 pub use traffic::{CircuitBreaker, LoadBalancer};
 pub use units::duration;
@@ -321,12 +324,12 @@ impl Source {
         match self {
             Self::File(Some(path)) => {
                 let text = std::fs::read_to_string(path).map_err(|e| vec![unreadable(path, &e)])?;
-                parse(&path.display().to_string(), &text, &environment)
+                parse(&self.name(), &text, &environment)
             }
-            Self::File(None) => parse("environment", "", &environment),
+            Self::File(None) => parse(&self.name(), "", &environment),
             Self::Demo(address) => {
                 let lookup = |name: &str| if name == "DEMO_MCP_ADDRESS" { Some(address.to_string()) } else { environment(name) };
-                parse("demo.yaml", DEMO, &lookup)
+                parse(&self.name(), DEMO, &lookup)
             }
         }
     }
@@ -335,6 +338,15 @@ impl Source {
     /// good configuration.
     pub fn listen(&self) -> SocketAddr {
         check::listen(&self.text().unwrap_or_default(), &|name| std::env::var(name).ok())
+    }
+
+    /// How problems and risks call it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::File(Some(path)) => path.display().to_string(),
+            Self::File(None) => "environment".to_owned(),
+            Self::Demo(_) => "demo.yaml".to_owned(),
+        }
     }
 
     /// The file behind it, if it is one.

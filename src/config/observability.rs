@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::collector::{self, OtlpMetrics, Tracing};
 use super::datadog::{self, Datadog};
+use super::log::{self, Log};
 use super::reader::Section;
 
 /// What we tell about ourselves.
@@ -21,36 +22,17 @@ pub struct Observability {
     pub tracing: Option<Tracing>,
 }
 
-/// The log on standard error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Log {
-    /// `info`, or module by module as in `info,pingora_proxy=warn`.
-    pub level: String,
-    pub json: bool,
-}
-
 pub(super) fn observability(section: Section<'_>) -> Observability {
-    let (log, metrics) = (section.section("log"), section.section("metrics"));
+    let metrics = section.section("metrics");
     let tracing = collector::tracing(&section);
     let observability = Observability {
-        log: Log {
-            level: log.parse("level", level).unwrap_or_else(|| "info".to_owned()),
-            json: log.choice("format", &[("json", true), ("text", false)]).unwrap_or(true),
-        },
+        log: log::log(&section.section("log")),
         metrics: metrics.bool("enabled").unwrap_or(true),
         otlp_metrics: collector::metrics(&metrics, tracing.as_ref()),
         datadog: datadog::datadog(&section),
         tracing,
     };
-    log.finish();
     metrics.finish();
     section.finish();
     observability
-}
-
-fn level(text: &str) -> Result<String, String> {
-    env_filter::Builder::new()
-        .try_parse(text)
-        .map(|_| text.to_ascii_lowercase())
-        .map_err(|_| format!("`{text}` is not a log level: error, warn, info, debug, trace, or module=level,…"))
 }

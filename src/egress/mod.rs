@@ -143,11 +143,11 @@ impl Client {
     pub async fn send<'c>(&'c self, target: &Arc<Target>, head: Outgoing, body: Bytes, wait: Duration) -> Result<Incoming<'c>, Failure> {
         let until = Instant::now() + wait;
         let left = || until.saturating_duration_since(Instant::now());
-        let mut stream = match self.transport.reused_stream(&target.peer).await {
-            Some(stream) => stream,
+        let (mut stream, connect) = match self.transport.reused_stream(&target.peer).await {
+            Some(stream) => (stream, None),
             // Boxed: the future of a new connection is large, and most requests need none.
             None => match timeout(wait, Box::pin(self.transport.new_stream(&target.peer))).await {
-                Ok(connected) => connected.map_err(|e| Failure::NotSent(e.to_string()))?,
+                Ok(connected) => (connected.map_err(|e| Failure::NotSent(e.to_string()))?, Some(wait.saturating_sub(left()))),
                 Err(_) => return Err(Failure::NotSent("no connection in time".to_owned())),
             },
         };
@@ -161,7 +161,7 @@ impl Client {
         session.read_timeout = Some(wait);
         let left = left();
         let mut incoming =
-            Incoming { client: self, target: Arc::clone(target), session: Some(session), ahead: VecDeque::new(), ended: false };
+            Incoming { client: self, target: Arc::clone(target), session: Some(session), ahead: VecDeque::new(), ended: false, connect };
         // Around the whole header: a read timeout starts anew with every byte that drips in.
         timeout(left, incoming.read_header()).await.unwrap_or(Err(Failure::TimedOut))?;
         Ok(incoming)
@@ -199,6 +199,8 @@ pub struct Incoming<'c> {
     ahead: VecDeque<Bytes>,
     /// The end was seen.
     ended: bool,
+    /// What connecting took; `None`: there was a connection.
+    pub connect: Option<Duration>,
 }
 
 impl Incoming<'_> {

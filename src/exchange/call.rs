@@ -95,6 +95,7 @@ impl Call<'_> {
         let tries = Tries {
             pool: self.pool,
             ask: Ask {
+                clock: self.trace.clock,
                 want: Want::Rest,
                 among: self.choice.and_then(|choice| choice.among.as_ref()),
                 tool: name.filter(|_| method == "tools/call"),

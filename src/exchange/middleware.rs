@@ -18,7 +18,7 @@ use crate::mcp::rest;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject};
 use crate::transform::Shape;
-use crate::upstream::ask::{Trouble, ending};
+use crate::upstream::ask::Trouble;
 use crate::upstream::pool::Member;
 
 /// The largest answer read into memory.
@@ -54,8 +54,7 @@ pub async fn forward(call: &Call<'_>, member: &Member, target: &Arc<Target>) -> 
     let begun = call.trace.begin("POST", backend);
     let head = head(call, member, credential.as_ref(), call.trace.parent(begun.as_ref()));
     let sent = call.client.send(target, head, body, left(deadline)).await;
-    backend.meter.count(ending(&sent), started.elapsed());
-    call.trace.end(begun.as_ref(), ending(&sent));
+    call.trace.end(begun.as_ref(), backend, &sent, started);
     let incoming = sent.map_err(Trouble::from)?;
     let status = incoming.status();
     let answer = timeout(left(deadline), incoming.collect(MAX_ANSWER)).await.unwrap_or(Err(Failure::TimedOut));

@@ -19,7 +19,7 @@ use crate::observe::metrics::Metrics;
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::rule::Choice;
 use crate::transform::Headers;
-use crate::upstream::ask::{Trace, Trouble, ending};
+use crate::upstream::ask::{Trace, Trouble};
 use crate::upstream::backend::Backend;
 use crate::upstream::exchange::OnBehalf;
 use crate::upstream::pool::{Ask, Member, Pool, Want};
@@ -98,6 +98,7 @@ impl Native<'_> {
     fn ask(&self) -> Ask<'_> {
         let is_tool = self.call.is_some_and(|call| call.method == "tools/call");
         Ask {
+            clock: self.trace.clock,
             want: Want::Native,
             among: self.choice.and_then(|choice| choice.among.as_ref()),
             tool: self.call.filter(|_| is_tool).and_then(|call| call.name.as_deref()),
@@ -154,8 +155,7 @@ impl Native<'_> {
         let started = Instant::now();
         let wait = tries::patience(self.pool, self.timeout(backend), self.is_safe());
         let sent = client.send(target, head, self.body.clone(), wait).await;
-        backend.meter.count(ending(&sent), started.elapsed());
-        self.trace.end(begun.as_ref(), ending(&sent));
+        self.trace.end(begun.as_ref(), backend, &sent, started);
         // The credential it refuses is ours, and where it points to is behind us: neither concerns the client.
         match sent.as_ref().map(Incoming::status) {
             Ok(status @ StatusCode::UNAUTHORIZED) => {

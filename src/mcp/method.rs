@@ -1,7 +1,10 @@
 //! The methods of the protocol in one table: how REST callers call them, where the name they act on stands, what a
 //! list calls its items.
 
-use crate::call::Kind;
+use std::borrow::Cow;
+
+use crate::call::{Kind, shown as shown_uri};
+use crate::reject::clip;
 
 /// Where a request says what it acts on (MCP 2026-07-28, `Mcp-Name`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,4 +82,15 @@ pub fn find(mcp: &str) -> Option<&'static Method> {
 /// The row a REST caller means: its own word, or the MCP name itself.
 pub fn find_rest(word: &str) -> Option<&'static Method> {
     METHODS.iter().find(|method| method.rest == Some(word) || (method.rest.is_some() && method.mcp == word))
+}
+
+/// What a request acts on as it may be written down: short, and of a URI nothing that could be a secret.
+pub fn shown<'n>(mcp: &str, name: &'n str) -> Cow<'n, str> {
+    if find(mcp).is_some_and(|row| row.named == Named::Name) {
+        return Cow::Borrowed(clip(name));
+    }
+    match shown_uri(name) {
+        Cow::Borrowed(text) => Cow::Borrowed(clip(text)),
+        Cow::Owned(text) => Cow::Owned(clip(&text).to_owned()),
+    }
 }

@@ -9,6 +9,7 @@ use env_logger::fmt::Formatter;
 use log::Record;
 use serde::Serialize;
 
+use super::levels::levels;
 use crate::config::Log;
 
 /// Pending bytes beyond which lines are dropped rather than memory: standard error is not being read.
@@ -19,25 +20,37 @@ const DELAY: Duration = Duration::from_millis(100);
 /// Starts logging. Called once, by `main`.
 pub fn init(settings: &Log) {
     let mut builder = env_logger::Builder::new();
-    builder.parse_filters(&settings.level);
-    // Pingora says at info what our access log already tells, and at error that a client hung up.
-    for noisy in ["pingora_core", "pingora_proxy", "pingora_load_balancing", "rmcp"] {
-        if !settings.level.contains(noisy) {
-            builder.filter_module(noisy, quiet(noisy));
-        }
-    }
+    // All that reaches it: what is written is for `levels` to say.
+    builder.filter_level(log::LevelFilter::Trace);
     builder.target(env_logger::Target::Pipe(Box::new(Buffered)));
     if settings.json {
         builder.format(json);
     } else {
         builder.format(text);
     }
-    let _ = builder.try_init();
+    if log::set_boxed_logger(Box::new(Switched(builder.build()))).is_ok() {
+        levels().configure(&settings.level);
+    }
     let _ = std::thread::Builder::new().name("log".into()).spawn(write_forever);
 }
 
-fn quiet(module: &str) -> log::LevelFilter {
-    if module == "pingora_load_balancing" { log::LevelFilter::Error } else { log::LevelFilter::Warn }
+/// The logger, behind levels that change while it runs.
+struct Switched(env_logger::Logger);
+
+impl log::Log for Switched {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        levels().enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if levels().enabled(record.metadata()) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        flush();
+    }
 }
 
 /// The structured fields of a record, when its message is one JSON object (see `proxy/record` and `proxy/audit`).

@@ -1,14 +1,16 @@
 //! What the gateway tells about itself: `metrics` (Prometheus; `cache`, `instance` and `upstream` are parts of it), `trace`
 //! (request ids and W3C trace context), `spans` (what is told of a request), `otlp` and `statsd` (who is
-//! told, how), `export` (telling them of metrics), `log`.
+//! told, how), `export` (telling them of metrics), `log` (`levels`: how much of it), `clock` (where the time of a request goes).
 
 use std::sync::LazyLock;
 
 pub mod analytics;
 pub mod cache;
+pub mod clock;
 pub mod export;
 pub mod instance;
 pub mod labels;
+pub mod levels;
 pub mod log;
 pub mod metrics;
 pub mod otlp;

@@ -47,6 +47,18 @@ impl Context {
         self.flags & SAMPLED != 0
     }
 
+    /// Whether it is drawn where a share of all traces is: the same at every gateway that it passes through.
+    pub fn is_among(self, share: f64) -> bool {
+        // The ids of others need not be random: mixed as in SplitMix64, neighbours are drawn apart.
+        #[expect(clippy::cast_possible_truncation, reason = "both halves count")]
+        let mut mixed = (self.trace >> 64) as u64 ^ self.trace as u64;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        #[expect(clippy::cast_precision_loss, reason = "53 bits are what fits")]
+        let drawn = ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
+        drawn < share
+    }
+
     /// The header of a request whose parent is one of our spans.
     pub fn traceparent(self, span: u64) -> HeaderValue {
         text(&format!("00-{:032x}-{span:016x}-{:02x}", self.trace, self.flags))
@@ -91,6 +103,15 @@ mod tests {
                 .map(|value| request_id(&HeaderMap::from_iter([(http::HeaderName::from_static("x-request-id"), value)])));
             assert!(ours.is_err() || ours.is_ok_and(|ours| ours.len() == 32), "{odd}");
         }
+    }
+
+    #[test]
+    fn a_share_of_traces_is_drawn_and_always_the_same_ones() {
+        let of = |trace| Context { trace, ..Context::default() };
+        let drawn = |share| (1..=10_000_u128).filter(|trace| of(*trace).is_among(share)).count();
+        assert_eq!((drawn(0.0), drawn(1.0)), (0, 10_000));
+        assert!((900..1_100).contains(&drawn(0.1)), "{}", drawn(0.1));
+        assert!((1..=10_000_u128).all(|trace| !of(trace).is_among(0.1) || of(trace).is_among(0.2)), "a larger share holds the smaller");
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::mcp::message::{Message, Payload};
 use crate::mcp::rest::{self, Form};
 use crate::mcp::session::Session;
 use crate::mcp::{headers, message, strict};
+use crate::observe::clock::Stage;
 use crate::page::Page;
 use crate::principal::Principal;
 use crate::reject::{Code, Reject, Verdict};
@@ -162,7 +163,9 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
     // What.
     if client.req_header().method == Method::POST {
         body::expect(client.req_header(), limits)?;
+        ctx.clock.enter(Stage::Body);
         *read = Body::new(body::read(client, limits).await?);
+        ctx.clock.enter(Stage::Admit);
         strict::check(read.read())?;
     }
     often::make_room(state, ctx, limits, &client.req_header().method).await?;

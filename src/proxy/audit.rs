@@ -1,10 +1,13 @@
 //! The audit log: one record for each decision about a caller (target `audit`): who, what, admitted or why refused. Never
 //! an argument, never a credential. Written where authentication is configured; a batch has a record for each request.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::ctx::Ctx;
 use crate::call::Call;
+use crate::mcp::method::shown;
 use crate::reject::{Code, clip};
 
 /// One decision.
@@ -47,7 +50,7 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
+    name: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +75,7 @@ pub fn tell(ctx: &Ctx, decision: &Decision<'_>) {
         route: ctx.route,
         server: decision.server.map(clip),
         method: decision.call.map(|call| clip(&call.method)),
-        name: decision.call.and_then(|call| call.name.as_deref()).map(clip),
+        name: decision.call.and_then(|call| Some(shown(&call.method, call.name.as_deref()?))),
         code: decision.code.map(Code::name),
         reason: decision.reason,
     };

@@ -15,6 +15,7 @@ use crate::access::Client;
 use crate::call::Call;
 use crate::extend::Middleware;
 use crate::limit::Notice;
+use crate::observe::clock::Clock;
 use crate::observe::metrics::Outcome;
 use crate::observe::spans::Attempts;
 use crate::observe::trace::Context;
@@ -30,6 +31,8 @@ pub struct Ctx {
     /// The configuration this request is served by, whatever is published meanwhile.
     pub snapshot: Arc<Snapshot>,
     pub arrival: Arrival,
+    /// Where its time goes.
+    pub clock: Clock,
     /// How it is spoken to: decided by the path, needed by every refusal.
     pub dialect: Dialect,
     /// The `route` label.
@@ -95,6 +98,8 @@ pub struct Told {
     pub coded: Option<Coded>,
     /// Its elements were written down one by one.
     pub itemised: bool,
+    /// Some of them did not go well.
+    pub partly: bool,
 }
 
 impl Arrival {
@@ -105,16 +110,18 @@ impl Arrival {
 
 impl Ctx {
     pub fn new(state: &Arc<State>) -> Self {
+        let started = Instant::now();
         Self {
             snapshot: state.snapshot(),
             arrival: Arrival {
-                started: Instant::now(),
+                started,
                 request_id: HeaderValue::from_static("-"),
                 context: Context::default(),
                 traceparent: OnceLock::new(),
                 client: Client { peer: None, address: None, tls: false },
                 shared_with: None,
             },
+            clock: Clock::start(started),
             dialect: Dialect::Rest,
             route: "other",
             principal: None,
@@ -199,7 +206,7 @@ impl Ctx {
 
     pub fn trace(&self) -> Trace<'_> {
         let noted = self.attempts.as_ref().map(|attempts| (self.arrival.context, attempts));
-        Trace { request_id: &self.arrival.request_id, traceparent: self.arrival.traceparent(), noted }
+        Trace { request_id: &self.arrival.request_id, traceparent: self.arrival.traceparent(), noted, clock: Some(&self.clock) }
     }
 
     pub fn request_id(&self) -> &str {

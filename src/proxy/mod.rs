@@ -14,6 +14,7 @@ pub mod course;
 pub mod ctx;
 pub mod custom;
 mod event;
+mod line;
 pub mod native;
 mod often;
 pub mod record;

@@ -27,6 +27,7 @@ use crate::exchange::tries;
 use crate::mcp::rewrite::{self, Unreadable};
 use crate::mcp::session::Session;
 use crate::mcp::{filter, headers};
+use crate::observe::clock::Stage;
 use crate::observe::metrics::Outcome;
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::rule::Choice;
@@ -59,6 +60,7 @@ pub type Served = (Outcome, Result<Verdict<()>>);
 
 /// Answers by asking a backend.
 pub async fn asked(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Served {
+    ctx.clock.enter(Stage::Upstream);
     match open(state, client, ctx, plan).await {
         Some(Ok(opened)) => answer(state, client, ctx, plan, opened).await,
         Some(Err(reject)) => (outcome_of(&reject), Ok(Err(reject))),
@@ -192,6 +194,7 @@ async fn relayed(
     let status = head.status;
     let limits = &ctx.snapshot.config.server.limits;
     let patience = if is_stream { Patience::Idle(limits.stream_idle, returns(client)) } else { Patience::Whole(limits.request_timeout) };
+    ctx.clock.enter(Stage::Answer);
     if client.write_response_header(Box::new(head)).await.is_err() {
         return (Outcome::Abandoned, Err(left()));
     }
@@ -293,6 +296,7 @@ async fn rewritten(
         if let Err(failure) = reply::frame(&mut head, client) {
             return (Outcome::Failed, Err(failure));
         }
+        ctx.clock.enter(Stage::Answer);
         if client.write_response_header(Box::new(head)).await.is_err() {
             return (Outcome::Abandoned, Err(left()));
         }

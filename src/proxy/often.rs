@@ -8,6 +8,7 @@ use crate::call::Call;
 use crate::config;
 use crate::limit::Granted;
 use crate::limit::rule::Asked;
+use crate::observe::clock::Stage;
 use crate::observe::metrics::Shed;
 use crate::principal::Principal;
 use crate::reject::{Code, Reject, Verdict};
@@ -42,7 +43,14 @@ pub fn hold_back(state: &State, ctx: &Ctx, limits: &config::Limits, route: Route
 pub async fn make_room(state: &State, ctx: &mut Ctx, limits: &config::Limits, method: &Method) -> Verdict<()> {
     // A stream stays for as long as its client likes.
     if *method != Method::GET {
+        let waits = ctx.snapshot.gate.is_full();
+        if waits {
+            ctx.clock.enter(Stage::Queue);
+        }
         ctx.place = ctx.snapshot.gate.enter(limits).await.inspect_err(|_| state.shared.metrics.shed(Shed::InFlight))?;
+        if waits {
+            ctx.clock.enter(Stage::Admit);
+        }
     }
     Ok(())
 }

@@ -1,64 +1,26 @@
-//! What is written down when a request is over: metrics and one access record. No arguments, no credentials.
+//! What is written down when a request is over: metrics, an event for analytics, and one access record (`line`).
 
 use pingora::Error;
 use pingora::protocols::http::ServerSession;
-use serde::Serialize;
 
 use super::ctx::Ctx;
 use super::event;
+use super::line::{self, Ended};
 use crate::observe::metrics::Outcome;
-use crate::reject::{Code, Reject, clip};
+use crate::reject::{Code, Reject};
 use crate::route::Route;
 use crate::snapshot::State;
 
-/// One line of the access log.
-#[derive(Serialize)]
-struct Access<'a> {
-    request_id: &'a str,
-    client: Option<std::net::IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    principal: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<&'a str>,
-    http_method: &'a str,
-    route: &'static str,
-    status: u16,
-    duration_ms: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    backend: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<&'a str>,
-    bytes: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    encoding: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    encoded_bytes: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
 /// Counts and logs a finished request.
 pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Error>) {
-    let elapsed = ctx.arrival.started.elapsed();
+    let course = ctx.clock.read();
+    let elapsed = course.whole();
     let status = client.response_written().map_or(0, |head| head.status.as_u16());
     let method = method_label(&client.req_header().method);
     let metrics = &state.shared.metrics;
     metrics.http_requests.with_label_values(&[method, ctx.route, status_label(status, &mut [0; 3])]).inc();
-    if !is_held_open(method, ctx) {
+    let is_held_open = is_held_open(method, ctx);
+    if !is_held_open {
         metrics.http_duration.with_label_values(&[ctx.route]).observe(elapsed.as_secs_f64());
     }
     if let Some(tenant) = ctx.principal.as_deref().and_then(|principal| ctx.snapshot.auth.tenant_label(principal)) {
@@ -66,30 +28,7 @@ pub fn write(state: &State, client: &ServerSession, ctx: &Ctx, error: Option<&Er
     }
     event::whole(client, ctx, status, elapsed);
     if log::log_enabled!(target: "access", log::Level::Info) {
-        let access = Access {
-            request_id: ctx.request_id(),
-            client: ctx.arrival.client.address,
-            principal: ctx.principal.as_deref().map(|principal| clip(&principal.identity.subject)).filter(|subject| !subject.is_empty()),
-            tenant: ctx.principal.as_deref().and_then(|principal| principal.identity.tenant.as_deref()).map(clip),
-            http_method: method,
-            route: ctx.route,
-            status,
-            duration_ms: (elapsed.as_secs_f64() * 1e6).round() / 1e3,
-            server: ctx.told.server.as_deref(),
-            method: ctx.told.method.as_deref().map(clip),
-            name: ctx.told.name.as_deref().map(clip),
-            backend: ctx.told.backend.as_deref(),
-            rule: ctx.told.rule.as_deref(),
-            outcome: ctx.told.outcome.map(Outcome::name),
-            cache: ctx.cached.as_ref().map(|cached| cached.word),
-            code: ctx.told.code,
-            limit: ctx.told.limit.as_deref(),
-            bytes: ctx.told.bytes,
-            encoding: ctx.told.coded.map(|coded| coded.coding.name()),
-            encoded_bytes: ctx.told.coded.map(|coded| coded.bytes),
-            error: error.map(ToString::to_string),
-        };
-        log::info!(target: "access", "{}", serde_json::to_string(&access).unwrap_or_default());
+        line::write(client, ctx, &Ended { method, status, course: &course, error, is_held_open });
     }
 }
 

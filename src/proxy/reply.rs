@@ -14,6 +14,7 @@ use super::{coded, custom};
 use crate::access;
 use crate::egress::Incoming;
 use crate::mcp::message;
+use crate::observe::clock::Stage;
 use crate::page::Page;
 use crate::reject::Reject;
 
@@ -47,6 +48,7 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
 /// # Errors
 /// When the client is gone.
 pub async fn whole(client: &mut ServerSession, ctx: &mut Ctx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
+    ctx.clock.enter(Stage::Answer);
     ctx.told.bytes = body.len();
     if let Some(choice) = coded::choose(&mut head, client, ctx, Some(body.len()))? {
         // Boxed: its future is large, and most answers need none.
@@ -78,6 +80,7 @@ pub fn left() -> Box<Error> {
 /// # Errors
 /// When the client is gone.
 pub async fn refuse(client: &mut ServerSession, ctx: &mut Ctx, reject: &Reject, body: &[u8]) -> Result<()> {
+    ctx.clock.enter(Stage::Answer);
     // A client that waits for `100 Continue` sends no body now, and one that was read needs no draining.
     if super::body::waits_for_continue(client) && !client.is_body_done() {
         client.set_keepalive(None);

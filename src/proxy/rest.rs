@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use crate::exchange::sight::Sight;
 use crate::mcp::message::Response;
 use crate::mcp::rest::{Payload, Request};
 use crate::mcp::sse;
+use crate::observe::clock::Stage;
 use crate::observe::metrics::Outcome;
 use crate::page::Page;
 use crate::reject::{Code, Reject, Verdict};
@@ -146,6 +147,14 @@ fn call<'c>(
     }
 }
 
+/// What the elements of a batch share.
+struct Together {
+    /// Bytes that are left for answers.
+    room: AtomicUsize,
+    /// Whether any did not go well.
+    partly: AtomicBool,
+}
+
 /// All elements of a batch, concurrently but bounded; the answers are in the order of the questions.
 async fn batch(
     state: &State,
@@ -155,14 +164,15 @@ async fn batch(
     requests: &[Verdict<Request<'_>>],
 ) -> Result<Verdict<()>> {
     let headers = headers(ctx, client);
+    ctx.clock.enter(Stage::Upstream);
+    let together = Together { room: AtomicUsize::new(MAX_BATCH_ANSWER), partly: AtomicBool::new(false) };
     let answers = {
         let ctx = &*ctx;
         // Boxed, because the compiler cannot yet see that the bare futures are `Send` (rust-lang/rust#102211).
-        let room = AtomicUsize::new(MAX_BATCH_ANSWER);
         let courses = plan.courses.iter().map(Some).chain(std::iter::repeat(None));
         let elements = requests.iter().zip(courses);
         let elements: Vec<_> =
-            elements.map(|(request, course)| element(state, ctx, &headers, plan, request, course, &room).boxed()).collect();
+            elements.map(|(request, course)| element(state, ctx, &headers, plan, request, course, &together).boxed()).collect();
         let work = stream::iter(elements).buffered(AT_ONCE).collect::<Vec<_>>();
         attended(state, client, std::pin::pin!(work), &OnceLock::new()).await?
     };
@@ -171,6 +181,7 @@ async fn batch(
         Err(reject) => return Ok(Err(reject)),
     };
     ctx.told.itemised = true;
+    ctx.told.partly = together.partly.into_inner();
     let mut body = b"[".to_vec();
     body.extend_from_slice(&answers.join(&b','));
     body.push(b']');
@@ -185,24 +196,28 @@ async fn element(
     plan: &Rest<'_>,
     request: &Verdict<Request<'_>>,
     course: Option<&Course>,
-    room: &AtomicUsize,
+    together: &Together,
 ) -> Vec<u8> {
     let request = match request {
         Ok(request) => request,
         Err(reject) => {
             event::refused(ctx, reject);
+            together.partly.store(true, Ordering::Relaxed);
             return reject.problem(ctx.request_id());
         }
     };
-    let call = call(state, ctx, plan, request, course, None);
+    let mut call = call(state, ctx, plan, request, course, None);
+    // Others run at the same time, and one clock tells of one thing.
+    call.trace.clock = None;
     let (answer, cached) = cached::rest::run(ctx, headers, plan, course, call, &OnceLock::new()).await;
     let outcome = count(state, ctx, plan, request, &answer);
+    together.partly.fetch_or(outcome != Outcome::Ok, Ordering::Relaxed);
     event::element(ctx, &request.call(), &answer, outcome, cached.as_ref());
     match answer {
         Err(reject) => reject.problem(ctx.request_id()),
         Ok(done) => {
             let take = |room: usize| room.checked_sub(done.body.len());
-            if room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            if together.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
                 return done.body;
             }
             let detail = "it was executed, but the answers of this batch exceed 64 MiB; ask in smaller batches";
@@ -243,6 +258,7 @@ async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
     while let Ok(notice) = notices.try_recv() {
         bytes += write_notice(client, &notice).await?;
     }
+    ctx.clock.enter(Stage::Answer);
     record(state, ctx, plan, request, &answer);
     let last = match answer {
         Ok(done) => sse::encode("result", &done.body),

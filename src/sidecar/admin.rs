@@ -84,6 +84,7 @@ impl Admin {
             (&Method::GET, "/admin/csrf") => Ok(json_page(&json!({ "token": self.csrf.issue() }))),
             (&Method::GET, "/admin/analytics") => super::analytics::answer(&snapshot, request.uri.query()).await,
             (&Method::POST, "/admin/reload") => self.reload().await,
+            (method, "/admin/log") => super::log::answer(&snapshot, client, &method.clone()).await,
             (method, path) if path == "/admin/keys" || path.starts_with("/admin/keys/") => {
                 super::keys::answer(&snapshot, client, &method.clone(), path).await
             }

@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
 
-use crate::reject::{Code, Reject, Verdict};
+use crate::mcp::members::Members;
+use crate::mcp::message::{explain, must_be_object};
+use crate::reject::{Code, Reject, Verdict, clip};
 
 /// Bytes of the longest request.
 const MAX: usize = 64 << 10;
@@ -31,4 +36,23 @@ async fn gather(client: &mut ServerSession) -> Verdict<Bytes> {
         }
     }
     Ok(body.into())
+}
+
+/// Reads a JSON object; what is wrong with it is told with the member that it is about.
+///
+/// # Errors
+/// `invalid_request`, or `parse_error`.
+pub fn parse<T: for<'d> Deserialize<'d>>(body: &[u8]) -> Verdict<T> {
+    must_be_object(body)?;
+    let members: Members<'_> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
+    serde_json::from_slice(body).map_err(|e| {
+        // Which member it is, serde does not say.
+        let text = e.to_string();
+        let reason = text.split(" at line ").next().unwrap_or_default();
+        let alone = |name: &str, value: &RawValue| serde_json::from_str::<T>(&format!("{{{}:{}}}", json!(name), value.get()));
+        let told = |e: serde_json::Error| e.to_string().starts_with(reason);
+        let wrong = members.0.iter().find(|(name, value)| alone(name, value).is_err_and(told));
+        let place = wrong.map(|(name, _)| format!("`{}`: ", clip(name))).unwrap_or_default();
+        Reject::new(Code::InvalidRequest, format!("{place}{reason}"))
+    })
 }

@@ -5,14 +5,11 @@ use http::Method;
 use pingora::protocols::http::ServerSession;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::admin::json_page;
-use super::body::read;
+use super::body::{parse, read};
 use crate::auth::keys::{Managed, Record, Wish};
 use crate::config::{self, identity::Standing};
-use crate::mcp::members::Members;
-use crate::mcp::message::explain;
 use crate::page::Page;
 use crate::reject::{Code, Reject, Verdict, clip};
 use crate::snapshot::Snapshot;
@@ -78,21 +75,6 @@ pub async fn answer(snapshot: &Snapshot, client: &mut ServerSession, method: &Me
         (_, (_, Some("rotate"))) => Err(Reject::method_not_allowed("POST")),
         _ => Err(Reject::new(Code::NotFound, "no such path on the admin listener")),
     }
-}
-
-fn parse<T: for<'d> Deserialize<'d>>(body: &[u8]) -> Verdict<T> {
-    crate::mcp::message::must_be_object(body)?;
-    let members: Members<'_> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
-    serde_json::from_slice(body).map_err(|e| {
-        // Which member it is, serde does not say.
-        let text = e.to_string();
-        let reason = text.split(" at line ").next().unwrap_or_default();
-        let alone = |name: &str, value: &RawValue| serde_json::from_str::<T>(&format!("{{{}:{}}}", json!(name), value.get()));
-        let told = |e: serde_json::Error| e.to_string().starts_with(reason);
-        let wrong = members.0.iter().find(|(name, value)| alone(name, value).is_err_and(told));
-        let place = wrong.map(|(name, _)| format!("`{}`: ", clip(name))).unwrap_or_default();
-        Reject::new(Code::InvalidRequest, format!("{place}{reason}"))
-    })
 }
 
 fn create(snapshot: &Snapshot, body: &[u8]) -> Verdict<Wish> {

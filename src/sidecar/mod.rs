@@ -12,6 +12,7 @@ mod csrf;
 mod docs;
 mod health;
 mod keys;
+mod log;
 pub mod openapi;
 mod servers;
 

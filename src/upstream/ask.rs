@@ -21,6 +21,7 @@ use crate::call::Era;
 use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
 use crate::mcp::message::Response;
 use crate::mcp::{self, headers};
+use crate::observe::clock::{Clock, Stage};
 use crate::observe::spans::{Attempts, Begun};
 use crate::observe::trace::Context;
 use crate::observe::upstream::Ending;
@@ -70,6 +71,8 @@ pub struct Trace<'q> {
     pub traceparent: &'q HeaderValue,
     /// The trace, and where it is kept who was asked; `None`: nobody is told.
     pub noted: Option<(Context, &'q Attempts)>,
+    /// Where its time is kept; `None`: it is not the only one of its request.
+    pub clock: Option<&'q Clock>,
 }
 
 impl<'q> Trace<'q> {
@@ -86,10 +89,24 @@ impl<'q> Trace<'q> {
         begun.map_or(self.traceparent, |begun| &begun.traceparent)
     }
 
-    pub fn end(&self, begun: Option<&Begun>, ending: Ending) {
+    /// Counts and notes how it went.
+    pub fn end(&self, begun: Option<&Begun>, backend: &Backend, sent: &Result<Incoming<'_>, Failure>, started: Instant) {
+        let (ending, took) = (ending(sent), started.elapsed());
+        backend.meter.count(ending, took);
         if let (Some((_, attempts)), Some(begun)) = (self.noted, begun) {
             attempts.end(begun, ending);
         }
+        let connect = match sent {
+            Ok(incoming) => incoming.connect,
+            Err(Failure::NotSent(_)) => Some(took),
+            Err(_) => None,
+        };
+        self.clock.iter().for_each(|clock| clock.asked(connect));
+    }
+
+    /// The request waits for something else from now on.
+    pub fn enter(&self, stage: Stage) {
+        self.clock.iter().for_each(|clock| clock.enter(stage));
     }
 }
 
@@ -288,8 +305,7 @@ impl Exchange<'_, '_> {
         let result = self.client.send(self.target, head, body, wait).await;
         // Probes of our own are not traffic.
         if let Some(trace) = trace {
-            self.backend.meter.count(ending(&result), started.elapsed());
-            trace.end(begun.as_ref(), ending(&result));
+            trace.end(begun.as_ref(), self.backend, &result, started);
         }
         Ok(result?)
     }
@@ -343,7 +359,7 @@ fn unsent(trouble: Trouble) -> Trouble {
 }
 
 /// How an upstream request ended, for the metrics.
-pub fn ending(result: &Result<Incoming<'_>, Failure>) -> Ending {
+fn ending(result: &Result<Incoming<'_>, Failure>) -> Ending {
     match result {
         Ok(incoming) => Ending::Status(incoming.status().as_u16()),
         Err(Failure::NotSent(_)) => Ending::Unreachable,

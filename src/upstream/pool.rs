@@ -17,6 +17,7 @@ use crate::config::Among;
 use crate::egress::Target;
 use crate::mcp::method::METHODS;
 use crate::observe::cache::ServerMeter;
+use crate::observe::clock::Clock;
 use crate::observe::metrics::{Meter, Metrics};
 use crate::reject::Verdict;
 use crate::room::Place;
@@ -42,6 +43,8 @@ pub struct Ask<'a> {
     pub affinity: Option<u64>,
     /// Whether it stays open for as long as the caller likes, and so takes no place from others.
     pub stays: bool,
+    /// Where its time is kept.
+    pub clock: Option<&'a Clock>,
 }
 
 /// The attempts of one request that came to nothing.
@@ -122,7 +125,7 @@ impl Pool {
                 Ok(place) => (chosen.index, place),
                 // Taken just now, while others may be free: choose again.
                 Err(_) if chosen.full.is_empty() => continue,
-                Err(_) => Box::pin(self.wait_for_place(&chosen.full, ask)).await?,
+                Err(_) => Box::pin(Clock::queued(ask.clock, self.wait_for_place(&chosen.full, ask))).await?,
             };
             // A breaker that was asked just now may have let somebody else through meanwhile; then choose again.
             match self.members[index].begin(ask, &self.policy, chosen.panics, place) {
@@ -166,7 +169,10 @@ impl Pool {
     /// # Errors
     /// Why it cannot be asked.
     pub async fn resume(&self, member: &Member, target: Arc<Target>, ask: Ask<'_>) -> Result<Trial, NoChoice> {
-        let place = member.place(ask, &self.policy).await?;
+        let place = match member.place_now(ask) {
+            Ok(place) => place,
+            Err(_) => Box::pin(Clock::queued(ask.clock, member.place(ask, &self.policy))).await?,
+        };
         let begun = Trial::begin(&member.backend, target, &self.policy, member.guard(ask), place);
         begun.ok_or_else(|| NoChoice::Open(member.wait(ask, &self.policy, Instant::now()).unwrap_or_default()))
     }

@@ -25,6 +25,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod listeners;
+mod logs;
 mod metrics;
 mod native;
 mod network;

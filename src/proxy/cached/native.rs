@@ -329,7 +329,7 @@ impl Renewal {
             metrics: &self.state.shared.metrics,
             session: None,
             on_behalf: self.token.as_deref().map(OnBehalf::new),
-            trace: Trace { request_id: &self.request_id, traceparent: &self.traceparent, noted: None },
+            trace: Trace { request_id: &self.request_id, traceparent: &self.traceparent, noted: None, clock: None },
             choice: self.choice.as_ref(),
             span: Span { began: Instant::now(), most: self.most },
         };

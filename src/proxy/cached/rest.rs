@@ -12,6 +12,7 @@ use crate::cache::{Bypass, Cache, Fill, Hit, Step, Wish, Witness};
 use crate::exchange::call::{Call, Done, Raw};
 use crate::mcp::members::Members;
 use crate::mcp::rest::{self, Payload, Request};
+use crate::observe::clock::Stage;
 use crate::principal::Principal;
 use crate::proxy::admit::Rest;
 use crate::proxy::course::Course;
@@ -66,6 +67,7 @@ pub(super) fn asked<'a>(plan: &'a Rest<'_>, request: &'a Request<'a>, course: Op
 
 /// Runs a call; a refusal that comes of the rule that chose where it goes names the rule.
 async fn ask(call: &Call<'_>) -> Verdict<Done> {
+    call.trace.enter(Stage::Upstream);
     call.run().await.map_err(|reject| Choice::explain(call.choice, reject))
 }
 
@@ -78,6 +80,7 @@ async fn looked(
     mut call: Call<'_>,
     witness: &OnceLock<Witness>,
 ) -> Answered {
+    call.trace.enter(Stage::Cache);
     match cache.look(&wish, call.ends()).await {
         Step::Hit(mut hit) => {
             if let Some(fill) = hit.renew.take() {
@@ -196,7 +199,7 @@ impl Renewal {
             owner: self.principal.binding(),
             on_behalf: self.token.as_deref().map(OnBehalf::new),
             sight: None,
-            trace: Trace { request_id: &self.request_id, traceparent: &self.traceparent, noted: None },
+            trace: Trace { request_id: &self.request_id, traceparent: &self.traceparent, noted: None, clock: None },
             started: Instant::now(),
             affinity: self.affinity,
             metrics: &self.state.shared.metrics,

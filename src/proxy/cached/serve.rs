@@ -7,6 +7,7 @@ use pingora::protocols::http::ServerSession;
 use super::native::{self, Filled, Given, Said};
 use crate::cache::{Cache, Fill};
 use crate::exchange::relay;
+use crate::observe::clock::Stage;
 use crate::observe::metrics::Outcome;
 use crate::proxy::admit::Native;
 use crate::proxy::ctx::Ctx;
@@ -18,6 +19,7 @@ use crate::snapshot::State;
 /// Answers from the cache, or asks and keeps what comes.
 pub async fn kept(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, cache: &Arc<Cache>) -> Served {
     let sight = restricted(ctx, plan);
+    ctx.clock.enter(Stage::Cache);
     let said = match native::peek(ctx, cache, &client.req_header().headers, plan, sight.as_ref()) {
         Ok(said) => said,
         Err(wish) => {
@@ -45,6 +47,7 @@ async fn given(client: &mut ServerSession, ctx: &mut Ctx, answer: Given) -> Serv
 
 /// Asks, tells the cache what came, and relays it. Where others wait for it, asking goes on without the client.
 async fn filled(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, cache: &Arc<Cache>, fill: Fill) -> Served {
+    ctx.clock.enter(Stage::Upstream);
     let witness = fill.witness();
     let outcome = {
         let lines = client.req_header().headers.clone();
