@@ -1,5 +1,6 @@
 //! What the gateway tells about itself: `metrics` (Prometheus; `cache`, `instance` and `upstream` are parts of it), `trace`
-//! (request ids and W3C trace context), `spans` (what is told of a request), `otlp` (to whom), `log`.
+//! (request ids and W3C trace context), `spans` (what is told of a request), `otlp` (to whom), `log`, `pulse` and
+//! `refusals` (what the operator's page remembers).
 
 use std::sync::LazyLock;
 
@@ -10,6 +11,8 @@ pub mod labels;
 pub mod log;
 pub mod metrics;
 pub mod otlp;
+pub mod pulse;
+pub mod refusals;
 pub mod spans;
 pub mod trace;
 pub mod upstream;

@@ -17,6 +17,7 @@ mod event;
 pub mod native;
 mod often;
 pub mod record;
+mod refused;
 pub mod reply;
 pub mod rest;
 mod told;
