@@ -4,7 +4,7 @@
 //! `proxy::admit` is the page that says what is asked of every request. From there: `route` and `access` (where to, from
 //! where), `auth` (who, and may they), `limit` and `overload` (how often, how much), `cache` (what need not be asked again), `coding` (how answers are compressed), `transform` (what is changed on the way), `mcp` (what the bytes mean), `exchange` (asking a backend), `upstream` (who the backends are and how they
 //! are), `snapshot` (what a request is served by), `config` (what the operator wrote), `bootstrap` (how it all starts,
-//! reloads and stops), `analytics` (what was asked, in PostgreSQL), `sidecar` (what we tell about ourselves).
+//! reloads and stops), `analytics` (what was asked, in PostgreSQL), `sidecar` (what we tell about ourselves, `sidecar::console` to people).
 //!
 //! # Layers
 //! Imports point down only; `tests/layers.rs` holds us to it.

@@ -21,6 +21,8 @@ use crate::limit::Limits;
 use crate::limit::coarse::Coarse;
 use crate::mcp::session::Sealer;
 use crate::observe::metrics::Metrics;
+use crate::observe::pulse::{Pulse, Tally};
+use crate::observe::refusals::Refusals;
 use crate::observe::spans::Spans;
 use crate::overload::{Gate, Lag};
 use crate::route::rule::Rules;
@@ -93,6 +95,11 @@ pub struct Shared {
     pub discovery: Arc<Registry>,
     /// Asks the background service to reload.
     pub reload: mpsc::Sender<Reload>,
+    /// How that went the last time.
+    pub reloaded: ArcSwap<Reloaded>,
+    /// What happened in the last minutes.
+    pub pulse: Pulse,
+    pub refusals: Refusals,
     /// What the binary adds.
     pub extensions: Extensions,
 }
@@ -102,12 +109,38 @@ impl Shared {
     pub fn client(&self, in_background: bool) -> &Client {
         if in_background { &self.probes } else { &self.client }
     }
+
+    /// Notes how a reload went.
+    pub fn note_reload(&self, because: &'static str, problems: Option<&Vec<String>>, waiting: Vec<&'static str>) {
+        let (at, before) = (jiff::Timestamp::now(), self.reloaded.load());
+        let since = if problems.is_none() { at } else { before.since };
+        self.reloaded.store(Arc::new(Reloaded { at, because, problems: problems.cloned().unwrap_or_default(), waiting, since }));
+    }
 }
 
 /// A wish to reload, and where to tell how it went.
 pub struct Reload {
     pub because: &'static str,
     pub told: Option<oneshot::Sender<Result<u64, Vec<String>>>>,
+}
+
+/// What became of the configuration that was read last.
+pub struct Reloaded {
+    pub at: jiff::Timestamp,
+    pub because: &'static str,
+    /// Why the one before goes on serving.
+    pub problems: Vec<String>,
+    /// Keys that changed and take a restart.
+    pub waiting: Vec<&'static str>,
+    /// Since when the one that is served is.
+    pub since: jiff::Timestamp,
+}
+
+impl Reloaded {
+    fn at_start() -> Self {
+        let now = jiff::Timestamp::now();
+        Self { at: now, because: "the start", problems: Vec::new(), waiting: Vec::new(), since: now }
+    }
 }
 
 /// The published snapshot beside what is shared.
@@ -133,6 +166,9 @@ impl State {
             life: Life::default(),
             discovery: Arc::new(Registry::new(config.server.state_dir.clone())),
             reload,
+            reloaded: ArcSwap::from_pointee(Reloaded::at_start()),
+            pulse: Pulse::default(),
+            refusals: Refusals::default(),
             extensions,
         };
         let configured = Arc::new(config);
@@ -239,6 +275,13 @@ impl State {
         self.mark_draining(&self.snapshot());
         self.shared.discovery.serve(&merged);
         Ok(revision)
+    }
+
+    /// Reads the counters, for those who ask what happened lately.
+    pub fn take_pulse(&self) {
+        let snapshot = self.snapshot();
+        let backends = snapshot.upstream.backends.iter().map(|backend| (backend.name().to_owned(), Tally::of_backend(&backend.meter)));
+        self.shared.pulse.keep(Tally::of_requests(&self.shared.metrics), backends.collect());
     }
 
     /// Has every backend know whether it is being drained.

@@ -27,6 +27,7 @@ use crate::egress::Client;
 use crate::exchange;
 use crate::observe::levels::levels;
 use crate::observe::otlp::traces::Exporter;
+use crate::observe::pulse;
 use crate::observe::spans::Spans;
 use crate::proxy::cached;
 use crate::snapshot::{Phase, Reload, State};
@@ -101,6 +102,8 @@ impl Caretaker {
         let mut seen = self.source.text();
         let mut tended = Tending::default();
         tended.follow(&self.state);
+        let mut pulse = tokio::time::interval(pulse::EVERY);
+        pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = hangup.recv() => {
@@ -113,6 +116,10 @@ impl Caretaker {
                     wish.told.and_then(|told| told.send(result).ok());
                 }
                 () = self.state.shared.discovery.changed() => self.refresh().await,
+                _ = pulse.tick() => {
+                    self.state.take_pulse();
+                    continue;
+                }
                 () = watch.changed() => {
                     self.reload_certificates();
                     let text = self.source.text();
@@ -127,18 +134,20 @@ impl Caretaker {
         }
     }
 
-    async fn reload(&self, because: &str) -> Result<u64, Vec<String>> {
+    async fn reload(&self, because: &'static str) -> Result<u64, Vec<String>> {
         if self.state.shared.life.phase() > Phase::Serving {
             log::info!("not reloading ({because}): this process is ending");
             return Err(vec!["this process is ending; its successor, if there is one, has read the file".to_owned()]);
         }
         log::info!("reloading the configuration: {because}");
         self.reload_certificates();
+        let mut waiting = Vec::new();
         let result = match self.source.load() {
-            Ok(config) => self.publish(config).await.map_err(|message| vec![message]),
+            Ok(config) => self.publish(config, &mut waiting).await.map_err(|message| vec![message]),
             Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
         };
         self.state.shared.metrics.instance.reloaded(result.is_ok());
+        self.state.shared.note_reload(because, result.as_ref().err(), waiting);
         match &result {
             Ok(revision) => {
                 log::info!("serving configuration revision {revision}");
@@ -178,7 +187,8 @@ impl Caretaker {
         let _ = tokio::task::spawn_blocking(move || registry.keep()).await;
     }
 
-    async fn publish(&self, mut config: Config) -> Result<u64, String> {
+    /// `waiting` is told the keys that changed and take a restart.
+    async fn publish(&self, mut config: Config, waiting: &mut Vec<&'static str>) -> Result<u64, String> {
         let old = self.state.snapshot();
         // A file caught half-written reads as one that ends earlier, and must not open the door.
         if old.config.auth.is_some() && config.auth.is_none() {
@@ -189,6 +199,7 @@ impl Caretaker {
         }
         for key in keep_fixed(&old.config, &mut config) {
             log::warn!("{key} changed, which takes an upgrade or a restart; the rest is applied");
+            waiting.push(key);
         }
         let level = config.observability.log.level.clone();
         let revision = self.state.publish(config).await?;

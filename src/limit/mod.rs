@@ -2,12 +2,13 @@
 //! request must admit it; one that refuses gives back what the others took.
 //!
 //! Reading order: `rule` (which requests, under which key), `gcra` and `meter` (the arithmetic), `local` and `redis` (where
-//! counts are kept), `coarse` (the cheap look before anything is known of a caller).
+//! counts are kept), `coarse` (the cheap look before anything is known of a caller), `near` (who has little left).
 
 pub mod coarse;
 pub mod gcra;
 pub mod local;
 pub mod meter;
+pub mod near;
 pub mod redis;
 pub mod rule;
 
@@ -20,6 +21,7 @@ use http::HeaderValue;
 
 use self::local::{Local, Slot};
 use self::meter::{Left, Meter};
+use self::near::{Near, Nearest};
 use self::redis::Shared;
 use self::rule::{Asked, Count, Rule, Scope};
 use crate::config::Config;
@@ -34,6 +36,7 @@ const SOON: Duration = Duration::from_secs(1);
 pub struct Counts {
     local: Arc<Local>,
     shared: Option<Shared>,
+    nearest: Nearest,
 }
 
 /// The limits of one configuration.
@@ -104,6 +107,7 @@ impl Limits {
             None => Arc::new(Counts {
                 local: Arc::default(),
                 shared: redis.as_ref().map(crate::store::redis::Redis::new).transpose()?.map(Shared::new),
+                nearest: Nearest::default(),
             }),
         };
         let tiers = conf.tiers.iter().map(|(tier, rate)| Rule::of_tier(tier, *rate, conf.tiers.keys(), metrics));
@@ -130,6 +134,16 @@ impl Limits {
     /// Whether the shared store answers; `None` without one.
     pub fn store_is_up(&self) -> Option<bool> {
         self.counts.shared.as_ref().map(Shared::is_up)
+    }
+
+    /// The limits, in the order they are asked.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Who has little left.
+    pub fn nearest(&self) -> Vec<Near> {
+        self.counts.nearest.list()
     }
 
     /// Admits a request, or says when it may come again.
@@ -173,6 +187,7 @@ impl Limits {
         for count in &rule.counts {
             let key = rule.key(count.name, asked);
             let (taken, shared) = self.take(&key, &count.meter, cost, metrics).await?;
+            self.watch(rule, count, &key, taken, asked);
             let notice = |left, reset| Notice { count: Arc::clone(count), left, seconds: whole_seconds(reset) };
             match taken {
                 Ok(left) => {
@@ -188,6 +203,15 @@ impl Limits {
             }
         }
         Ok(())
+    }
+
+    /// Notes a count that has little left.
+    fn watch(&self, rule: &Rule, count: &Count, key: &[u8], taken: Result<Left, Duration>, asked: &Asked<'_>) {
+        let (left, most) = (taken.map(|left| left.requests).ok(), count.meter.most());
+        if Nearest::is_near(left.unwrap_or_default(), most) {
+            let reset = taken.map_or_else(|wait| wait, |left| left.reset);
+            self.counts.nearest.note(key, left, most, reset, || (rule.name.clone(), near::who(rule.by(), asked)));
+        }
     }
 
     /// From the shared count, or what stands in for it.

@@ -157,6 +157,11 @@ impl Rule {
         self.scope.covers(asked)
     }
 
+    /// What it counts by.
+    pub fn by(&self) -> &[Key] {
+        &self.by
+    }
+
     /// Where a request is counted: the name of the count, then what tells it from others, each with its length, so that
     /// no two read alike.
     pub fn key(&self, name: [u8; 8], asked: &Asked<'_>) -> Vec<u8> {

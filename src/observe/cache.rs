@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use prometheus::core::Collector as _;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
 use super::metrics::{counter, counters, gauges, histograms};
@@ -105,6 +106,19 @@ impl CacheMeter {
             fills: histograms(r, "cache_fill_seconds", "Time to get an answer that is kept.", &["server"], FILLS),
             ages: histograms(r, "cache_hit_age_seconds", "Age of answers given from the cache.", &["server"], AGES),
         }
+    }
+
+    /// Questions to a tier (`memory`, `redis`) that ended so, of all servers.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters of whole questions")]
+    pub fn total(&self, tier: &str, looked: Looked) -> u64 {
+        let wanted = [("tier", tier), ("result", looked.name())];
+        let families = self.requests.collect();
+        let series = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+        let counts = series.filter(|series| {
+            let labels = series.get_label();
+            wanted.iter().all(|wanted| labels.iter().any(|label| (label.name(), label.value()) == *wanted))
+        });
+        counts.map(|series| series.get_counter().get_value() as u64).sum()
     }
 
     /// Notes what is kept in memory; what Redis holds is not ours alone, and Redis tells it.

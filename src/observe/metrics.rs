@@ -32,6 +32,11 @@ pub struct LimitMeter {
 }
 
 impl LimitMeter {
+    /// Requests admitted and refused so far.
+    pub fn totals(&self) -> [u64; 2] {
+        [self.admitted.get(), self.refused.get()]
+    }
+
     pub fn count(&self, admitted: bool) {
         if admitted { self.admitted.inc() } else { self.refused.inc() }
     }

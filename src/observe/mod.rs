@@ -1,6 +1,7 @@
 //! What the gateway tells about itself: `metrics` (Prometheus; `cache`, `instance` and `upstream` are parts of it), `trace`
 //! (request ids and W3C trace context), `spans` (what is told of a request), `otlp` and `statsd` (who is
-//! told, how), `export` (telling them of metrics), `log` (`levels`: how much of it), `clock` (where the time of a request goes).
+//! told, how), `export` (telling them of metrics), `log` (`levels`: how much of it), `clock` (where the time of a request goes),
+//! `pulse` and `refusals` (what the operator's page remembers).
 
 use std::sync::LazyLock;
 
@@ -14,6 +15,8 @@ pub mod levels;
 pub mod log;
 pub mod metrics;
 pub mod otlp;
+pub mod pulse;
+pub mod refusals;
 pub mod spans;
 pub mod statsd;
 pub mod trace;

@@ -120,6 +120,15 @@ pub struct BackendMeter {
 }
 
 impl BackendMeter {
+    /// How many requests ended how, by the values of the `status` label.
+    pub fn statuses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        STATUSES.into_iter().zip(self.statuses.iter().map(IntCounter::get))
+    }
+
+    pub const fn time(&self) -> &Histogram {
+        &self.time
+    }
+
     pub fn count(&self, ending: Ending, elapsed: Duration) {
         let index = match ending {
             Ending::Status(status) => usize::from(status / 100).clamp(2, 5) - 2,

@@ -164,13 +164,10 @@ impl Ctx {
         changed.into()
     }
 
-    /// Notes what is asked, where it will be written down.
+    /// Notes what is asked.
     pub fn asks(&mut self, call: &Call<'_>) {
-        let wanted = self.attempts.is_some() || self.snapshot.analytics.is_some();
-        if wanted || log::log_enabled!(target: "access", log::Level::Info) {
-            self.told.method = Some(call.method.clone().into_owned());
-            self.told.name = call.name.clone().map(Cow::into_owned);
-        }
+        self.told.method = Some(call.method.clone().into_owned());
+        self.told.name = call.name.clone().map(Cow::into_owned);
     }
 
     /// Counts the request as under way until the context is dropped.

@@ -18,6 +18,7 @@ mod line;
 pub mod native;
 mod often;
 pub mod record;
+mod refused;
 pub mod reply;
 pub mod rest;
 mod told;

@@ -10,7 +10,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::ctx::{Ctx, Dialect};
-use super::{coded, custom};
+use super::{coded, custom, refused};
 use crate::access;
 use crate::egress::Incoming;
 use crate::mcp::message;
@@ -88,6 +88,7 @@ pub async fn refuse(client: &mut ServerSession, ctx: &mut Ctx, reject: &Reject, 
         super::body::drain(client).await;
     }
     ctx.told.code = Some(reject.code.name());
+    refused::whole(client, ctx, reject);
     let (content_type, text) = match ctx.dialect {
         Dialect::Rest => (PROBLEM, reject.problem(ctx.request_id())),
         Dialect::Native => (JSON, reject.rpc(message::id_of(body))),

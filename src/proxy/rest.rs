@@ -19,6 +19,7 @@ use super::course::Course;
 use super::ctx::Ctx;
 use super::event;
 use super::record::outcome_of;
+use super::refused;
 use super::reply::{self, left};
 use crate::cache::Witness;
 use crate::exchange::call::{Call, Done};
@@ -203,6 +204,7 @@ async fn element(
         Err(reject) => {
             event::refused(ctx, reject);
             together.partly.store(true, Ordering::Relaxed);
+            refused::element(ctx, reject, None);
             return reject.problem(ctx.request_id());
         }
     };
@@ -214,7 +216,10 @@ async fn element(
     together.partly.fetch_or(outcome != Outcome::Ok, Ordering::Relaxed);
     event::element(ctx, &request.call(), &answer, outcome, cached.as_ref());
     match answer {
-        Err(reject) => reject.problem(ctx.request_id()),
+        Err(reject) => {
+            refused::element(ctx, &reject, Some(&request.call()));
+            reject.problem(ctx.request_id())
+        }
         Ok(done) => {
             let take = |room: usize| room.checked_sub(done.body.len());
             if together.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
@@ -264,6 +269,7 @@ async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
         Ok(done) => sse::encode("result", &done.body),
         Err(reject) => {
             ctx.told.code = Some(reject.code.name());
+            refused::element(ctx, &reject, Some(&request.call()));
             sse::encode("error", &reject.problem(ctx.request_id()))
         }
     };

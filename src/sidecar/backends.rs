@@ -156,7 +156,7 @@ async fn remove(state: &State, name: &str) -> Verdict<Page> {
     Ok(json_page(&json!({ "name": name, "removed": true })))
 }
 
-fn drain(state: &State, name: &str, draining: bool) -> Verdict<Page> {
+pub(super) fn drain(state: &State, name: &str, draining: bool) -> Verdict<Page> {
     find(&state.snapshot(), name)?;
     state.shared.discovery.drain(name, draining);
     let snapshot = state.snapshot();

@@ -36,7 +36,7 @@ pub fn by_backend(snapshot: &Snapshot) -> BTreeMap<String, &'static str> {
 }
 
 /// One that is switched off leaves nobody alone, however it stood before.
-fn state_of(snapshot: &Snapshot, backend: &Backend, now: Instant) -> Standing {
+pub(super) fn state_of(snapshot: &Snapshot, backend: &Backend, now: Instant) -> Standing {
     if snapshot.config.circuit_breaker.backend.is_none() { Standing::Closed } else { backend.record.breaker.state(now) }
 }
 

@@ -38,21 +38,21 @@ pub async fn answer(snapshot: &Snapshot, client: &mut ServerSession, method: &Me
 
 /// One entry; the params of its question and its answer are its callers'.
 #[derive(Serialize)]
-struct Row<'e> {
-    server: &'e str,
-    method: &'static str,
+pub(super) struct Row<'e> {
+    pub server: &'e str,
+    pub method: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tool: Option<&'e str>,
+    pub tool: Option<&'e str>,
     backend: &'e str,
-    scope: &'static str,
-    bytes: usize,
-    hits: u64,
-    age: f64,
-    ttl: f64,
+    pub scope: &'static str,
+    pub bytes: usize,
+    pub hits: u64,
+    pub age: f64,
+    pub ttl: f64,
 }
 
 impl<'e> Row<'e> {
-    fn of(entry: &'e Arc<Entry>) -> Self {
+    pub fn of(entry: &'e Arc<Entry>) -> Self {
         // The URI of a resource may be a secret of its own.
         let is_named = method::find(entry.method_name()).is_some_and(|method| method.named == Named::Name);
         Self {

@@ -22,17 +22,21 @@ struct Backends {
     unhealthy: usize,
 }
 
+/// The word for how the backends are.
+pub fn status(snapshot: &Snapshot) -> &'static str {
+    match snapshot.healthy() {
+        0 => "unhealthy",
+        healthy if healthy == snapshot.upstream.backends.len() => "healthy",
+        _ => "degraded",
+    }
+}
+
 /// Liveness: 200 as long as the process serves, whatever the backends do.
 pub fn health(snapshot: &Snapshot) -> Page {
     let total = snapshot.upstream.backends.len();
     let healthy = snapshot.healthy();
-    let status = match healthy {
-        0 => "unhealthy",
-        n if n == total => "healthy",
-        _ => "degraded",
-    };
     let health = Health {
-        status,
+        status: status(snapshot),
         version: env!("CARGO_PKG_VERSION"),
         backends: Backends { total, healthy, unhealthy: total - healthy },
         circuit_breakers: super::breakers::by_backend(snapshot),

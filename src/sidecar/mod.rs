@@ -1,6 +1,6 @@
 //! What the gateway tells about itself, on the public and on the admin listener: health, readiness, the servers it
 //! aggregates, metrics, documentation. Everything is answered from memory; what takes asking is asked by the
-//! background service (`bootstrap/caretaker`), never on the request path.
+//! background service (`bootstrap/caretaker`), never on the request path. The page for people is in `console`.
 
 pub mod admin;
 mod analytics;
@@ -8,6 +8,7 @@ mod backends;
 mod body;
 mod breakers;
 mod cache;
+mod console;
 mod csrf;
 mod docs;
 mod health;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::{OpenApi, ToSchema};
 
+use super::console::overview::Overview;
 use super::servers::Servers;
 use crate::config::Auth;
 use crate::config::routing::Version;
@@ -18,9 +19,9 @@ use crate::reject::Code;
         title = "mcp-gateway",
         description = "One entry point for MCP servers. Native MCP clients use `/mcp/{server}`; people with curl use the REST form below."
     ),
-    paths(health, ready, metrics, servers, call, call_v2, native, native_stream, native_end, protected_resource),
-    components(schemas(Request, Envelope, EnvelopeV2, Problem, Servers, Health, Ready)),
-    tags((name = "REST", description = "Call MCP servers with plain JSON"), (name = "Native MCP", description = "Streamable HTTP, every revision"), (name = "Operations", description = "For probes and scrapers"))
+    paths(health, ready, metrics, servers, call, call_v2, native, native_stream, native_end, protected_resource, overview),
+    components(schemas(Request, Envelope, EnvelopeV2, Problem, Servers, Health, Ready, Overview)),
+    tags((name = "REST", description = "Call MCP servers with plain JSON"), (name = "Native MCP", description = "Streamable HTTP, every revision"), (name = "Operations", description = "For probes and scrapers"), (name = "Admin listener", description = "On `server.admin` alone; nothing here answers on this listener"))
 )]
 struct Api;
 
@@ -144,6 +145,10 @@ fn native_end() {}
 #[expect(dead_code, reason = "carries the documentation of the route")]
 fn protected_resource() {}
 
+#[utoipa::path(get, path = "/admin/overview", tag = "Admin listener", responses((status = 200, description = "What the operator's page (`GET /admin/`) shows: one look at backends, traffic, limits, cache, refusals and configuration", body = Overview), (status = 401, description = "`server.admin_token` is set, and neither `Authorization: Bearer` nor the cookie of a login shows it", body = Problem, content_type = "application/problem+json")))]
+#[expect(dead_code, reason = "carries the documentation of the route")]
+fn overview() {}
+
 /// The document, offering `servers` where a server is asked for, with the ways to authenticate that are on and the
 /// configured `versions` of the REST API.
 pub fn document(servers: &[String], auth: Option<&Auth>, versions: &[Version]) -> String {
@@ -153,6 +158,8 @@ pub fn document(servers: &[String], auth: Option<&Auth>, versions: &[Version]) -
     document["components"]["schemas"]["Request"]["properties"]["method"]["enum"] = json!(words);
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
     document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] = json!(codes);
+    // An example: where it is, is not for everybody to know.
+    document["paths"]["/admin/overview"]["servers"] = json!([{ "url": "http://127.0.0.1:8081", "description": "the admin listener" }]);
     for version in versions {
         list(&mut document, version);
     }
@@ -227,6 +234,10 @@ mod tests {
         assert_eq!(document["openapi"].as_str().unwrap().get(..3), Some("3.1"));
         let mut seen = 0;
         for (path, operations) in document["paths"].as_object().unwrap() {
+            if path.starts_with("/admin/") {
+                assert!(route::find(&http::Method::GET, path, &versions).is_err(), "{path} is on the admin listener alone");
+                continue;
+            }
             for method in operations.as_object().unwrap().keys() {
                 let method = http::Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
                 let found = path.replace("{server}", "files");

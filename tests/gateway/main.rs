@@ -15,6 +15,7 @@ mod cli;
 mod clients;
 mod compression;
 mod conformance;
+mod console;
 mod custom;
 mod discovery;
 mod doctor;

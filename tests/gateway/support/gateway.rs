@@ -83,8 +83,13 @@ impl Gateway {
 
     /// Has another configuration loaded: for one that needs the gateway's own URL, or changes under way.
     pub async fn load(&self, yaml: &str) {
+        self.load_as("none", yaml).await;
+    }
+
+    /// The same where the admin listener wants a token.
+    pub async fn load_as(&self, token: &str, yaml: &str) {
         std::fs::write(self.config_path(), yaml).expect("writable");
-        let answer = http().post(format!("{}/admin/reload", self.admin)).send().await.expect("an answer");
+        let answer = http().post(format!("{}/admin/reload", self.admin)).bearer_auth(token).send().await.expect("an answer");
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap_or_default());
     }
 
