@@ -32,6 +32,7 @@ pub mod call;
 pub mod coding;
 pub mod condition;
 pub mod config;
+pub mod copy;
 pub mod demo;
 pub mod digest;
 pub mod egress;

@@ -15,6 +15,7 @@ use crate::auth::Auth;
 use crate::auth::permit::Permits;
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::config::risk::Risk;
 use crate::egress::Client;
 use crate::extend::Extensions;
 use crate::limit::Limits;
@@ -97,6 +98,8 @@ pub struct Shared {
     pub reload: mpsc::Sender<Reload>,
     /// How that went the last time.
     pub reloaded: ArcSwap<Reloaded>,
+    /// What is dangerous in the configuration that is served.
+    pub risks: ArcSwap<Vec<Risk>>,
     /// What happened in the last minutes.
     pub pulse: Pulse,
     pub refusals: Refusals,
@@ -167,6 +170,7 @@ impl State {
             discovery: Arc::new(Registry::new(config.server.state_dir.clone())),
             reload,
             reloaded: ArcSwap::from_pointee(Reloaded::at_start()),
+            risks: ArcSwap::default(),
             pulse: Pulse::default(),
             refusals: Refusals::default(),
             extensions,

@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "call",
         "coding",
+        "copy",
         "condition",
         "digest",
         "pattern",
@@ -31,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 const POLICIES: usize = 4;
 /// What `mcp` may use: it is sans-I/O.
-const MCP: &[&str] = &["call", "reject"];
+const MCP: &[&str] = &["call", "copy", "reject"];
 const LONGEST_FILE: usize = 400;
 
 fn sources() -> Vec<PathBuf> {

@@ -34,18 +34,10 @@ use crate::snapshot::{Phase, Reload, State};
 use crate::upstream::backend::Backend;
 use crate::upstream::{self, discovery};
 
-/// Where the configuration comes from, and what was said about it.
-pub struct Origin {
-    pub source: Source,
-    pub risks: Vec<Risk>,
-}
-
 /// The background service.
 pub struct Caretaker {
     state: Arc<State>,
     source: Source,
-    /// Those that were told of.
-    risks: Mutex<Vec<Risk>>,
     certificates: Option<Arc<Certificates>>,
     /// Taken when the service starts.
     wishes: Mutex<Option<mpsc::Receiver<Reload>>>,
@@ -56,14 +48,13 @@ pub struct Caretaker {
 impl Caretaker {
     pub fn new(
         state: Arc<State>,
-        origin: Origin,
+        source: Source,
         certificates: Option<Arc<Certificates>>,
         wishes: mpsc::Receiver<Reload>,
         takeover: Option<Takeover>,
     ) -> Self {
-        let Origin { source, risks } = origin;
         let (wishes, takeover) = (Mutex::new(Some(wishes)), Mutex::new(takeover));
-        Self { state, source, risks: Mutex::new(risks), certificates, wishes, takeover }
+        Self { state, source, certificates, wishes, takeover }
     }
 
     /// Begins to tell whoever is told of metrics.
@@ -163,10 +154,10 @@ impl Caretaker {
     /// Tells of the risks that the configuration did not have before.
     fn warn(&self) {
         let now = risk::risks(&self.state.snapshot().configured, &self.source);
-        let mut told = self.risks.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = self.state.shared.risks.load();
         let known = |risk: &Risk| told.iter().any(|old| (old.name, &old.message) == (risk.name, &risk.message));
         banner::warn(now.iter().filter(|risk| !known(risk)));
-        *told = now;
+        self.state.shared.risks.store(Arc::new(now));
     }
 
     /// Serves what was discovered.

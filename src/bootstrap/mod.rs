@@ -30,7 +30,7 @@ use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use tokio::sync::{mpsc, watch as channel};
 
-use self::caretaker::{Caretaker, Origin};
+use self::caretaker::Caretaker;
 use self::drain::Signals;
 use self::handover::Predecessor;
 use self::listen::{Sockets, Stands};
@@ -69,7 +69,8 @@ pub fn serve(mut config: Config, source: Source, extensions: Extensions, upgrade
     let takeover = predecessor.map(|predecessor| Takeover { predecessor, pid_file: Arc::clone(&pid_file), failure: failed });
     let risks = risk::risks(&snapshot.config, &source);
     banner::show(&snapshot.config, &source, &risks);
-    let caretaker = Caretaker::new(Arc::clone(&state), Origin { source, risks }, certificates, wishes, takeover);
+    state.shared.risks.store(Arc::new(risks));
+    let caretaker = Caretaker::new(Arc::clone(&state), source, certificates, wishes, takeover);
     let caretaker = server.add_service(background_service("caretaker", caretaker));
     for service in listening {
         service.add_dependency(&caretaker);

@@ -23,6 +23,8 @@ use pingora::upstreams::peer::{HttpPeer, Peer as _};
 use pingora::{Error, ErrorType};
 use tokio::io::AsyncWriteExt as _;
 
+use crate::copy;
+
 /// How we call ourselves.
 pub const AGENT: &str = concat!("mcp-gateway/", env!("CARGO_PKG_VERSION"));
 /// What tells our own admin listener, and other gateways, who asks (RFC 9110 §7.6.3).
@@ -287,7 +289,7 @@ impl Incoming<'_> {
         let ahead = std::mem::take(&mut self.ahead);
         // Whoever looked was bounded as well.
         for piece in &ahead {
-            whole.extend_from_slice(piece);
+            copy::append(&mut whole, piece);
         }
         while !self.ended
             && let Some(piece) = self.session().read_body_ref().await.map_err(|e| classify(&e))?
@@ -295,7 +297,7 @@ impl Incoming<'_> {
             if whole.len() + piece.len() > limit {
                 return Err(Failure::TooLarge);
             }
-            whole.extend_from_slice(piece);
+            copy::append(&mut whole, piece);
         }
         self.finish().await;
         Ok(whole.freeze())

@@ -11,7 +11,9 @@ use serde_json::value::RawValue;
 use super::members::Members;
 use super::message::{self, explain};
 use super::method::{self, Method, Named};
+use super::rewrite;
 use crate::call::Call;
+use crate::copy;
 use crate::reject::{Code, Reject, Verdict, clip};
 
 /// Requests one batch may hold.
@@ -286,8 +288,8 @@ pub fn envelope(form: Form, method: &Method, result: &Members<'_>, facts: Facts<
     out.extend_from_slice(b"{\"result\":");
     let main = method.result.filter(|_| form == Form::V1);
     match main {
-        Some(name) => out.extend_from_slice(result.get(name).map_or("null", RawValue::get).as_bytes()),
-        None => whole(&mut out, result),
+        Some(name) => copy::append(&mut out, result.get(name).map_or("null", RawValue::get).as_bytes()),
+        None => rewrite::append(&mut out, result.0.iter().map(|(name, value)| (&**name, value.get()))),
     }
     tell(&mut out, facts);
     if main.is_some() {
@@ -302,17 +304,6 @@ pub fn envelope(form: Form, method: &Method, result: &Members<'_>, facts: Facts<
     Ok(out)
 }
 
-fn whole(out: &mut Vec<u8>, result: &Members<'_>) {
-    out.push(b'{');
-    for (i, (name, value)) in result.0.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        member(out, name, value);
-    }
-    out.push(b'}');
-}
-
 /// Whether a tool reported failure.
 pub fn is_tool_error(result: &Members<'_>) -> bool {
     result.get("isError").is_some_and(|flag| flag.get() == "true")
@@ -325,7 +316,7 @@ const ENVELOPE: &[&str] = &["result", "backend", "response_time", "cached"];
 pub fn list_envelope(items: &str, facts: Facts<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(items.len() + 128);
     out.extend_from_slice(b"{\"result\":[");
-    out.extend_from_slice(items.as_bytes());
+    copy::append(&mut out, items.as_bytes());
     out.push(b']');
     tell(&mut out, facts);
     out.push(b'}');
@@ -341,7 +332,7 @@ pub fn middleware_envelope(form: Form, method: &Method, answer: &Members<'_>, fa
     }
     let mut out = Vec::with_capacity(result.get().len() + 128);
     out.extend_from_slice(b"{\"result\":");
-    out.extend_from_slice(result.get().as_bytes());
+    copy::append(&mut out, result.get().as_bytes());
     tell(&mut out, facts);
     for (name, value) in others(answer) {
         out.push(b',');
@@ -371,7 +362,7 @@ fn tell(out: &mut Vec<u8>, facts: Facts<'_>) {
 fn member(out: &mut Vec<u8>, name: &str, value: &RawValue) {
     let _ = serde_json::to_writer(&mut *out, name);
     out.push(b':');
-    out.extend_from_slice(value.get().as_bytes());
+    copy::append(out, value.get().as_bytes());
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::members::Members;
 use super::strict;
+use crate::copy;
 
 /// Rewrites one result, given the id of the request it answers and its text; `None` leaves it as it is.
 pub type Rewrite<'r> = &'r (dyn Fn(Option<&RawValue>, &str) -> Result<Option<String>, Unreadable> + Send + Sync);
@@ -83,7 +84,7 @@ pub fn append<'m>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'m str, &'m
         // A text as a JSON text cannot fail.
         let _ = serde_json::to_writer(&mut *out, name);
         out.push(b':');
-        out.extend_from_slice(value.as_bytes());
+        copy::append(out, value.as_bytes());
     }
     out.push(b'}');
 }

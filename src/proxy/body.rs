@@ -9,6 +9,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 use crate::config::Limits;
+use crate::copy;
 use crate::reject::{Code, Reject, Verdict};
 
 /// The longest a client may take to send a body, however large the request's own time is: a slow sender holds a
@@ -106,9 +107,9 @@ async fn gather(client: &mut ServerSession, limits: &Limits) -> Verdict<Bytes> {
         }
         if whole.is_empty() {
             whole.reserve(announced(client.req_header()).unwrap_or_default().min(limits.body));
-            whole.extend_from_slice(&first);
+            copy::append(&mut whole, &first);
         }
-        whole.extend_from_slice(&chunk);
+        copy::append(&mut whole, &chunk);
     }
     Ok(if whole.is_empty() { first } else { whole.freeze() })
 }

@@ -13,6 +13,7 @@ use crate::cache::fill::Elsewhere;
 use crate::cache::key::{Asked, Form};
 use crate::cache::{Bypass, Cache, Fill, Hit, Step, Wish};
 use crate::call::Era;
+use crate::copy;
 use crate::egress::{Failure, Incoming};
 use crate::exchange::native::{self, Open};
 use crate::exchange::sight::Sight;
@@ -157,7 +158,7 @@ fn given(ctx: &mut Ctx, plan: &Native<'_>, hit: &Hit, sight: Option<&Sight>) -> 
         let changed = for_caller(sight, plan.shapes(), id, result).map_err(|_| broken())?;
         if let Some(changed) = changed {
             body.truncate(at);
-            body.extend_from_slice(changed.as_bytes());
+            copy::append(&mut body, changed.as_bytes());
         }
     }
     body.push(b'}');
@@ -241,7 +242,7 @@ async fn ahead(incoming: &mut Incoming<'_>, id: &RawValue, most: usize) -> Resul
     if !incoming.is_event_stream() {
         let mut whole = Vec::new();
         while let Some(piece) = incoming.look_ahead().await? {
-            whole.extend_from_slice(&piece);
+            copy::append(&mut whole, &piece);
             if whole.len() > most {
                 return Ok(None);
             }

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::overview::Overview;
 use super::words;
-use crate::snapshot::Snapshot;
+use crate::config::risk::Risk;
 
 /// Requests in a minute before a share of them says anything.
 const ENOUGH: u64 = 20;
@@ -35,13 +35,13 @@ fn note(section: &'static str, text: impl Into<String>) -> Notice {
 }
 
 /// Everything worth a look, problems first. `refused` callers are beyond a limit.
-pub fn notices(overview: &Overview, snapshot: &Snapshot, refused: usize) -> Vec<Notice> {
+pub fn notices(overview: &Overview, dangerous: &[Risk], refused: usize) -> Vec<Notice> {
     let mut all = Vec::new();
     process(overview, &mut all);
     backends(overview, &mut all);
     servers(overview, &mut all);
     traffic(overview, refused, &mut all);
-    risks(snapshot, &mut all);
+    risks(dangerous, &mut all);
     all.sort_by_key(|notice| notice.level == "note");
     if all.len() > TOLD {
         let more = all.len() - TOLD;
@@ -118,10 +118,8 @@ fn traffic(overview: &Overview, refused: usize, all: &mut Vec<Notice>) {
     }
 }
 
-fn risks(snapshot: &Snapshot, all: &mut Vec<Notice>) {
-    let server = &snapshot.config.server;
-    if snapshot.config.auth.is_none() && !server.listen.ip().is_loopback() {
-        let who = format!("no authentication: everyone who reaches {} may use every server", server.listen);
-        all.push(note("configuration", who));
-    }
+/// What the start warned of as well.
+fn risks(risks: &[Risk], all: &mut Vec<Notice>) {
+    let grave = risks.iter().filter(|risk| risk.is_grave);
+    all.extend(grave.map(|risk| note("configuration", format!("{}: {} [{}]", risk.path, risk.message, risk.name))));
 }

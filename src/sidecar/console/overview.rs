@@ -145,7 +145,7 @@ impl Overview {
             refusals: shared.refusals.latest().into_iter().take(SHOWN).map(Refusal::from).collect(),
             configuration: configuration(state, snapshot),
         };
-        overview.attention = attention::notices(&overview, snapshot, refused(&near));
+        overview.attention = attention::notices(&overview, &shared.risks.load(), refused(&near));
         overview
     }
 }

@@ -56,6 +56,9 @@ pub fn answer(head: &Head, body: &[u8]) -> Answer {
     if !head.is_post() {
         return Answer::Full(response("405 Method Not Allowed", "{}"));
     }
+    if head.subject() == "/v1/traces" {
+        return Answer::Full(response("200 OK", ""));
+    }
     match serde_json::from_slice(body) {
         Ok(request) => reply(&request),
         Err(error) => Answer::Full(failure("400 Bad Request", "null", -32700, &error.to_string())),

@@ -53,6 +53,9 @@ rate_limits:
   rules: [ { name: calls, match: { server: bench, tool: \"ec*\" }, by: [ip], rate: 4000000/s } ]
 ";
 
+/// No traffic control, and everything is told: the log has an access record of each call, the origin is a collector too.
+pub const TOLD: &str = "circuit_breaker: { enabled: false }\n# told\n";
+
 /// A limit that is kept in Redis.
 pub fn shared(redis: SocketAddr) -> String {
     format!(
@@ -85,6 +88,11 @@ fn configuration(dir: &Path, listen: SocketAddr, origin: SocketAddr, guard: &str
     let dir = dir.display();
     // More than ever come at once, so that nobody waits and everybody is counted.
     let in_flight = if guard == TRAFFIC { 1_000 } else { 0 };
+    let told = if guard == TOLD {
+        format!("{{ log: {{ level: info }}, tracing: {{ otlp: \"http://{origin}\", sample: 0.1 }} }}")
+    } else {
+        "{ log: { level: warn } }".into()
+    };
     format!(
         "\
 server:
@@ -99,8 +107,7 @@ backends:
     era: modern
     capabilities: [bench]
     max_in_flight: {in_flight}
-observability:
-  log: {{ level: warn }}
+observability: {told}
 "
     )
 }

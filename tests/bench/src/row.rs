@@ -24,6 +24,8 @@ pub enum Row {
     GatewayTraffic,
     /// The same with a rate limit shared in Redis
     GatewayShared,
+    /// As `gateway-bare`, with an access record of each call in the log, and one trace in ten told to a collector
+    GatewayTold,
     /// The native lane with a cache that keeps every call, none asked twice
     GatewayMiss,
     /// The same call again and again, answered from memory
@@ -50,6 +52,7 @@ pub enum Subject {
     GatewayBare,
     GatewayTraffic,
     GatewayShared,
+    GatewayTold,
     GatewayCache,
     GatewayCacheRedis,
 }
@@ -102,6 +105,7 @@ impl Row {
             Self::GatewayBare => Subject::GatewayBare,
             Self::GatewayTraffic => Subject::GatewayTraffic,
             Self::GatewayShared => Subject::GatewayShared,
+            Self::GatewayTold => Subject::GatewayTold,
             Self::GatewayHitRedis => Subject::GatewayCacheRedis,
             _ => Subject::GatewayCache,
         }
@@ -137,6 +141,7 @@ impl Row {
             Self::GatewayBare => "gateway-bare",
             Self::GatewayTraffic => "gateway-traffic",
             Self::GatewayShared => "gateway-shared",
+            Self::GatewayTold => "gateway-told",
             Self::GatewayMiss => "gateway-miss",
             Self::GatewayHit => "gateway-hit",
             Self::GatewayHitRest => "gateway-hit-rest",
@@ -159,6 +164,7 @@ impl Subject {
             Self::GatewayBare => "gateway-bare",
             Self::GatewayTraffic => "gateway-traffic",
             Self::GatewayShared => "gateway-shared",
+            Self::GatewayTold => "gateway-told",
             Self::GatewayCache => "gateway-cache",
             Self::GatewayCacheRedis => "gateway-cache-redis",
         }

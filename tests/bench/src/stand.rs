@@ -57,6 +57,7 @@ impl Stand {
             Subject::GatewayGuarded => gateway::command(&self.gateway, &dir, addr, self.origin, &gateway::guard())?,
             Subject::GatewayBare => gateway::command(&self.gateway, &dir, addr, self.origin, gateway::BARE)?,
             Subject::GatewayTraffic => gateway::command(&self.gateway, &dir, addr, self.origin, gateway::TRAFFIC)?,
+            Subject::GatewayTold => gateway::command(&self.gateway, &dir, addr, self.origin, gateway::TOLD)?,
             Subject::GatewayCache => gateway::command(&self.gateway, &dir, addr, self.origin, gateway::CACHE)?,
             Subject::GatewayShared | Subject::GatewayCacheRedis => {
                 let port = free_addr()?;
