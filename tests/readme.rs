@@ -1,6 +1,9 @@
-//! The README's table of refusals is the table the code runs on.
+//! The README's table of refusals is the table the code runs on, and the page on troubleshooting leaves out no refusal and no
+//! alert, and names nothing that does not exist.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use mcp_gateway::reject::Code;
 
@@ -10,6 +13,89 @@ fn table() -> String {
         let _ = writeln!(table, "| `{}` | {} [{}] | {} |", code.name(), code.status(), code.rpc(), code.meaning().trim());
     }
     table
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+const TROUBLE: &str = "conf/troubleshoot/README.md";
+
+/// What stands in the first cell of the rows below a mark.
+fn rows<'t>(page: &'t str, mark: &str) -> Vec<&'t str> {
+    let (_, rest) = page.split_once(mark).unwrap_or_else(|| panic!("{TROUBLE} has no {mark}"));
+    let (table, _) = rest.split_once("<!-- end -->").expect("the mark behind it");
+    table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect()
+}
+
+/// The pages of documentation, by path.
+fn pages() -> Vec<String> {
+    let conf = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf")).expect("conf");
+    let conf = conf.map(|entry| format!("conf/{}/README.md", entry.expect("readable").file_name().display()));
+    let there = conf.filter(|path| Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists());
+    there.chain(["README.md", "k8s/README.md", "CONTRIBUTING.md"].map(str::to_owned)).collect()
+}
+
+/// The address of a heading within its page, as GitHub makes it.
+fn slug(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+/// The headings of a page, outside of code.
+fn headings(page: &str) -> BTreeSet<String> {
+    let mut is_code = false;
+    let told = page.lines().filter(|line| {
+        is_code ^= line.starts_with("```");
+        !is_code && line.starts_with('#')
+    });
+    told.map(|line| slug(line.trim_start_matches('#'))).collect()
+}
+
+#[test]
+fn every_refusal_has_a_row_in_troubleshooting() {
+    let codes: Vec<_> = Code::ALL.iter().map(|code| code.name()).collect();
+    assert_eq!(rows(&text(TROUBLE), "<!-- codes"), codes);
+}
+
+#[test]
+fn every_alert_has_a_row_in_troubleshooting() {
+    let alerts = text("conf/prometheus/alerts.yaml");
+    let alerts: Vec<_> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 10, "the rules are found: {alerts:?}");
+    assert_eq!(rows(&text(TROUBLE), "<!-- alerts"), alerts);
+}
+
+#[test]
+fn metrics_that_pages_name_exist() {
+    const ENDS: &[&str] = &["_total", "_seconds", "_bytes", "_up", "_state", "_queued", "_streams", "_connections", "_fds", "_successful"];
+    let documented = text("conf/prometheus/README.md");
+    let known: BTreeSet<_> = documented.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    for path in [TROUBLE, "conf/scale/README.md", "conf/upgrade/README.md"] {
+        let page = text(path);
+        let words = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').map(|word| word.trim_end_matches("_bucket"));
+        let named: BTreeSet<_> = words.filter(|word| ENDS.iter().any(|end| word.ends_with(end) && word.len() > end.len())).collect();
+        // There where traces are told, and so in no table of what a gateway without them shows.
+        let unknown: Vec<_> = named.into_iter().filter(|name| !known.contains(name) && *name != "trace_spans_total").collect();
+        assert!(unknown.is_empty(), "{path} names {unknown:?}, which conf/prometheus/README.md does not have");
+    }
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    for path in pages() {
+        let page = text(&path);
+        let links = page.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|link| !link.contains("://"));
+        for link in links {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path).parent().expect("a folder").join(file);
+            let target = if file.is_empty() { Path::new(env!("CARGO_MANIFEST_DIR")).join(&path) } else { target };
+            assert!(target.exists(), "{path}: {link} leads nowhere");
+            let named = if target.is_dir() { target.join("README.md") } else { target };
+            let is_there = anchor.is_empty() || headings(&std::fs::read_to_string(named).expect("a page")).contains(anchor);
+            assert!(is_there, "{path}: {link}: no such heading");
+        }
+    }
 }
 
 #[test]
