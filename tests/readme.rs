@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::Command;
 
 use mcp_gateway::reject::Code;
 
@@ -94,6 +95,65 @@ fn links_between_pages_lead_somewhere() {
             let named = if target.is_dir() { target.join("README.md") } else { target };
             let is_there = anchor.is_empty() || headings(&std::fs::read_to_string(named).expect("a page")).contains(anchor);
             assert!(is_there, "{path}: {link}: no such heading");
+        }
+    }
+}
+
+/// The blocks of a language in a page.
+fn blocks<'t>(page: &'t str, language: &str) -> Vec<&'t str> {
+    let fence = format!("```{language}\n");
+    page.split(fence.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+/// What the pages' sections of a configuration leave to the rest of it.
+const REST: &[(&str, &str)] = &[
+    ("backends:", "backends: [ { name: primary, url: \"http://10.0.0.1\" }, { name: gpu-1, url: \"http://10.0.0.2\", shard: eu } ]\n"),
+    ("redis:", "redis: { url: \"redis://redis:6379/0\" }\n"),
+];
+
+fn gateway() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-gateway"));
+    command.env_clear().env("SESSION_SECRET", "0123456789abcdef0123456789abcdef").env("HOSTNAME", "gw-1").env("ZONE", "a");
+    command
+}
+
+#[test]
+fn configuration_in_pages_loads() {
+    let dir = std::env::temp_dir().join(format!("mcp-gateway-pages-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a folder");
+    let mut tried = 0;
+    for path in pages() {
+        let page = text(&path);
+        // Those that are indented are parts of a Deployment.
+        for block in blocks(&page, "yaml").into_iter().filter(|block| !block.starts_with(' ')) {
+            let has = |key: &str| block.lines().any(|line| line.starts_with(key));
+            let rest: String = REST.iter().filter(|(key, _)| !has(key)).map(|(_, rest)| *rest).collect();
+            let file = dir.join("gateway.yaml");
+            std::fs::write(&file, format!("{block}{rest}")).expect("written");
+            let output = gateway().args(["check", "--config"]).arg(&file).output().expect("runs");
+            assert!(output.status.success(), "{path}: {}\n{block}", String::from_utf8_lossy(&output.stderr));
+            tried += 1;
+        }
+    }
+    std::fs::remove_dir_all(&dir).expect("removed");
+    assert!(tried > 8, "{tried} blocks were found");
+}
+
+#[test]
+fn commands_in_pages_are_commands_and_their_bodies_json() {
+    let known = String::from_utf8(gateway().arg("--help").output().expect("runs").stdout).expect("text");
+    let known: BTreeSet<_> = known.lines().filter_map(|line| line.strip_prefix("  ")?.split("  ").next()).collect();
+    for path in pages() {
+        let page = text(&path);
+        for rest in page.split("mcp-gateway ").skip(1) {
+            let word = rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or("");
+            // In sentences of words, the gateway's name is followed by others.
+            let is_command = rest.strip_prefix(word).is_some_and(|tail| tail.starts_with(" --"));
+            assert!(!is_command || word.is_empty() || known.contains(word), "{path}: mcp-gateway {word}: no such command in {known:?}");
+        }
+        for body in page.split(" -d '").skip(1).filter_map(|rest| rest.split('\'').next()) {
+            let told: Result<serde_json::Value, _> = serde_json::from_str(body);
+            assert!(told.is_ok(), "{path}: {body}: {told:?}");
         }
     }
 }
