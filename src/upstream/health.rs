@@ -33,12 +33,14 @@ pub struct Check {
     proven: Mutex<HashSet<SocketAddr>>,
     /// Whether the address checked last is proven; addresses are checked one after the other.
     judged: AtomicBool,
+    /// Why the last check that failed did, for the log.
+    cause: Mutex<String>,
 }
 
 impl Check {
     pub fn new(backend: Weak<Backend>, client: Arc<Client>, thresholds: Thresholds) -> Self {
         let Thresholds { unhealthy, healthy } = thresholds;
-        Self { backend, client, unhealthy, healthy, proven: Mutex::default(), judged: AtomicBool::new(false) }
+        Self { backend, client, unhealthy, healthy, proven: Mutex::default(), judged: AtomicBool::new(false), cause: Mutex::default() }
     }
 
     async fn probe(&self, backend: &Backend, endpoint: &Endpoint) -> Result<(), String> {
@@ -72,6 +74,7 @@ impl HealthCheck for Check {
             }
             Err(cause) => {
                 log::debug!("backend {}: health check of {} failed: {cause}", backend.name(), endpoint.addr);
+                self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&cause);
                 Err(Error::explain(ErrorType::ConnectError, cause))
             }
         }
@@ -79,8 +82,13 @@ impl HealthCheck for Check {
 
     async fn health_status_change(&self, endpoint: &Endpoint, healthy: bool) {
         if let Some(backend) = self.backend.upgrade() {
-            let state = if healthy { "healthy" } else { "unhealthy" };
-            log::warn!("backend {}: {} is now {state}", backend.name(), endpoint.addr);
+            let (name, address) = (backend.name(), &endpoint.addr);
+            if healthy {
+                log::warn!("backend {name}: {address} is now healthy");
+            } else {
+                let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+                log::warn!("backend {name}: {address} is now unhealthy: {cause}");
+            }
         }
     }
 

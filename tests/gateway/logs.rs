@@ -1,5 +1,6 @@
 //! What is written of what goes on, how much of it, and what never is.
 
+mod health;
 mod levels;
 mod risks;
 mod sampling;
