@@ -2,7 +2,7 @@
 //! own, since an unbuffered line costs 10–20 µs on the request path; a panic or exit flushes what is pending.
 
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use env_logger::fmt::Formatter;
@@ -16,6 +16,8 @@ use crate::config::Log;
 const MAX_PENDING: usize = 8 << 20;
 /// How long a line may wait.
 const DELAY: Duration = Duration::from_millis(100);
+/// How long whoever reads standard error is waited for at the end.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Starts logging. Called once, by `main`.
 pub fn init(settings: &Log) {
@@ -79,9 +81,17 @@ fn json(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
 }
 
 fn text(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
-    // A line break in a message must not look like a record of its own.
-    let message = record.args().to_string().replace('\n', "\\n").replace('\r', "\\r");
-    writeln!(out, "{} {:5} {} {message}", now(), level(record), record.target())
+    writeln!(out, "{} {:5} {} {}", now(), level(record), record.target(), shown(&record.args().to_string()))
+}
+
+/// A message may quote what others sent. A line break in it must not look like a record of its own, and nothing in it may
+/// drive the terminal that shows it.
+fn shown(message: &str) -> String {
+    let mut shown = String::with_capacity(message.len());
+    for c in message.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 fn level(record: &Record<'_>) -> &'static str {
@@ -135,13 +145,34 @@ fn write_forever() {
         let bytes = pending().bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = pending().arrived.wait_while(bytes, |bytes| bytes.is_empty()).unwrap_or_else(PoisonError::into_inner);
         drop(bytes);
-        flush();
+        write_pending();
         std::thread::sleep(DELAY);
     }
 }
 
-/// Writes what is pending; called before the process ends.
+/// Writes what is pending; called before the process ends, which must not wait for ever for a pipe that nobody reads.
 pub fn flush() {
+    let (done, written) = mpsc::sync_channel(1);
+    let write = move || {
+        write_pending();
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().name("log, at the end".into()).spawn(write).is_ok() {
+        let _ = written.recv_timeout(LAST);
+    }
+}
+
+fn write_pending() {
     let lines = std::mem::take(&mut *pending().bytes.lock().unwrap_or_else(PoisonError::into_inner));
     let _ = std::io::stderr().write_all(&lines);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_controls_a_terminal_is_shown_and_not_sent_to_it() {
+        assert_eq!(shown("é \"a\"\r\n\u{1b}[2J\u{9b}x\0"), "é \"a\"\\r\\n\\u{1b}[2J\\u{9b}x\\u{0}");
+    }
 }

@@ -1,6 +1,7 @@
 //! What is written of what goes on, how much of it, and what never is.
 
 mod levels;
+mod output;
 mod risks;
 mod sampling;
 mod secrets;
