@@ -2,7 +2,7 @@
 //! own, since an unbuffered line costs 10–20 µs on the request path; a panic or exit flushes what is pending.
 
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use env_logger::fmt::Formatter;
@@ -111,8 +111,31 @@ pub fn now() -> String {
 
 #[derive(Default)]
 struct Pending {
-    bytes: Mutex<Vec<u8>>,
+    lines: Mutex<Lines>,
     arrived: Condvar,
+}
+
+/// What is to be written, and how many lines more there would be.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    dropped: u64,
+}
+
+impl Lines {
+    fn add(&mut self, line: &[u8]) {
+        if self.bytes.len() < MAX_PENDING {
+            self.bytes.extend_from_slice(line);
+        } else {
+            self.dropped += 1;
+        }
+    }
+}
+
+impl Pending {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn pending() -> &'static Arc<Pending> {
@@ -125,13 +148,11 @@ struct Buffered;
 
 impl Write for Buffered {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        let mut bytes = pending().bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        if bytes.is_empty() {
+        let mut lines = pending().lines();
+        if lines.bytes.is_empty() {
             pending().arrived.notify_one();
         }
-        if bytes.len() < MAX_PENDING {
-            bytes.extend_from_slice(line);
-        }
+        lines.add(line);
         Ok(line.len())
     }
 
@@ -142,9 +163,9 @@ impl Write for Buffered {
 
 fn write_forever() {
     loop {
-        let bytes = pending().bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = pending().arrived.wait_while(bytes, |bytes| bytes.is_empty()).unwrap_or_else(PoisonError::into_inner);
-        drop(bytes);
+        let lines = pending().lines();
+        let lines = pending().arrived.wait_while(lines, |lines| lines.bytes.is_empty()).unwrap_or_else(PoisonError::into_inner);
+        drop(lines);
         write_pending();
         std::thread::sleep(DELAY);
     }
@@ -163,8 +184,13 @@ pub fn flush() {
 }
 
 fn write_pending() {
-    let lines = std::mem::take(&mut *pending().bytes.lock().unwrap_or_else(PoisonError::into_inner));
-    let _ = std::io::stderr().write_all(&lines);
+    let take = || std::mem::take(&mut *pending().lines());
+    let lines = take();
+    let _ = std::io::stderr().write_all(&lines.bytes);
+    if lines.dropped > 0 {
+        log::error!("{} records were dropped, as standard error was not read fast enough", lines.dropped);
+        let _ = std::io::stderr().write_all(&take().bytes);
+    }
 }
 
 #[cfg(test)]
@@ -174,5 +200,13 @@ mod tests {
     #[test]
     fn what_controls_a_terminal_is_shown_and_not_sent_to_it() {
         assert_eq!(shown("é \"a\"\r\n\u{1b}[2J\u{9b}x\0"), "é \"a\"\\r\\n\\u{1b}[2J\\u{9b}x\\u{0}");
+    }
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let mut lines = Lines::default();
+        lines.add(&vec![b'x'; MAX_PENDING - 1]);
+        lines.add(b"fits\n");
+        lines.add(b"does not\n");
+        assert_eq!((lines.bytes.len(), lines.dropped), (MAX_PENDING + 4, 1));
     }
 }
