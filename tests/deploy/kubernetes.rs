@@ -132,7 +132,9 @@ fn ports_and_probes_are_the_gateways() {
         "the admin listener is no port"
     );
     assert!(config.server.admin.is_some_and(|admin| admin.ip().is_loopback()));
-    for (probe, path) in [("startupProbe", "/health"), ("livenessProbe", "/health"), ("readinessProbe", "/ready")] {
+    // A plain request would take one that is full for a dead one.
+    assert_eq!(container["livenessProbe"]["exec"], json!({ "command": ["/usr/local/bin/mcp-gateway", "health"] }));
+    for (probe, path) in [("startupProbe", "/health"), ("readinessProbe", "/ready")] {
         assert_eq!(container[probe]["httpGet"], json!({ "path": path, "port": "http" }), "{probe}");
         assert!(paths.iter().any(|known| known == path), "{path}");
     }
