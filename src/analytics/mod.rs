@@ -105,10 +105,12 @@ impl Analytics {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Gives an event away. Never waits.
+    /// Gives an event away. Never waits. Requests whose caller was not recognised get half of the queue: whoever is not let
+    /// in could otherwise have it that what others did is not written down.
     pub fn tell(&self, event: Event) {
         self.meter.queue();
-        if self.events.try_send(event).is_err() {
+        let is_crowd = event.way.is_none() && self.events.capacity() <= self.conf.queue / 2;
+        if is_crowd || self.events.try_send(event).is_err() {
             self.meter.lose(Dropped::QueueFull, 1);
         }
     }
@@ -150,5 +152,23 @@ impl Analytics {
         let answer = question.ask(&connection).await.map_err(|fault| fault.to_string())?;
         *reading = Some(connection);
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_let_in_crowds_nobody_out() {
+        let yaml = "backends: [ { name: a, url: 'http://a', protocol: mcp } ]\nanalytics: { postgres: 'postgres://u@h/d', queue: 10 }";
+        let (config, metrics) = (crate::config::parse("test", yaml, &|_| None).unwrap(), Metrics::new());
+        let analytics = Analytics::build(&config, None, &metrics).unwrap().unwrap();
+        (0..100).for_each(|_| analytics.tell(Event::default()));
+        assert_eq!(analytics.meter.queued(), 5);
+        (0..5).for_each(|_| analytics.tell(Event { way: Some("api_key"), ..Event::default() }));
+        assert_eq!(analytics.meter.queued(), 10);
+        analytics.tell(Event { way: Some("api_key"), ..Event::default() });
+        assert_eq!(analytics.meter.queued(), 10, "it is full");
     }
 }

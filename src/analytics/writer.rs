@@ -133,7 +133,8 @@ impl Writer {
         let connection = self.opened().await?;
         let today = schema::day(Timestamp::now());
         self.cover(&connection, [today, today.saturating_add(1.day())].into()).await?;
-        if let Err(fault) = schema::retire(&connection, self.retention.as_secs() / 86_400).await {
+        // A day that is begun is kept whole.
+        if let Err(fault) = schema::retire(&connection, self.retention.as_secs().div_ceil(86_400)).await {
             // Somebody may be reading them.
             log::warn!("analytics: days past their retention are not dropped yet: {fault}");
             return Ok(SOONER);

@@ -162,7 +162,8 @@ fn examine(source: &Source, extensions: Extensions) -> ExitCode {
 
 fn health(flags: HealthFlags) -> ExitCode {
     let base = flags.url.map_or_else(|| probe::base(flags.config.source().listen()), Ok);
-    match base.and_then(|base| probe::ask(&base, if flags.ready { "/ready" } else { "/health" })) {
+    let ask = if flags.ready { probe::ask_ready } else { probe::ask_health };
+    match base.and_then(|base| ask(&base)) {
         Ok(told) => {
             println!("{told}");
             ExitCode::SUCCESS

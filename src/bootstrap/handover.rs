@@ -109,7 +109,11 @@ pub async fn bequeath(state_dir: &Path, mut estate: Estate, sockets: &Sockets, p
     let ended = |_| "the new process ended as it took over".to_owned();
     heir.write_u8(word::GO).await.map_err(ended)?;
     match timeout(WORD, heir.read_u8()).await {
-        Ok(Err(error)) => Err(ended(error)),
+        Ok(Err(error)) => {
+            // It may have named itself already.
+            pid_file.name_us().unwrap_or_else(|e| log::error!("the PID file cannot be written: {e}"));
+            Err(ended(error))
+        }
         // One that is slow to say so has it all the same: two that serve would be worse.
         Ok(Ok(_)) | Err(_) => Ok(heir),
     }
@@ -269,4 +273,31 @@ fn receive(stream: &mut UnixStream) -> std::io::Result<(Estate, Vec<OwnedFd>)> {
     let mut text = vec![0; length];
     stream.read_exact(&mut text)?;
     Ok((serde_json::from_slice(&text)?, descriptors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pid;
+    use super::*;
+
+    #[tokio::test]
+    async fn who_ends_while_taking_over_is_not_named_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = serving_file(dir.path());
+        let pid_file = PidFile::claim(&path).unwrap().unwrap();
+        pid_file.name_us().unwrap();
+        let meeting = tokio::net::UnixListener::bind(meeting_place(dir.path())).unwrap();
+        let heir = async {
+            let (mut stream, _) = meeting.accept().await.unwrap();
+            let length = stream.read_u32().await.unwrap();
+            stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+            stream.write_u8(word::READY).await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), word::GO);
+            std::fs::write(&path, "123456789\n").unwrap();
+        };
+        let (sockets, estate) = (Sockets(Vec::new()), Estate::default());
+        let ((), outcome) = tokio::join!(heir, bequeath(dir.path(), estate, &sockets, &pid_file));
+        assert!(outcome.unwrap_err().contains("ended as it took over"));
+        assert_eq!(pid::holder(&path).unwrap(), Some(std::process::id()));
+    }
 }

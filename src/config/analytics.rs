@@ -16,7 +16,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Analytics {
     pub postgres: Postgres,
-    /// How long events stay, in whole days; at least one.
+    /// How long events stay at least, a day or longer; they go day by day.
     pub retention: Timespan,
     /// Events that may wait to be written; what comes on top is dropped and counted.
     pub queue: usize,

@@ -257,12 +257,14 @@ fn secrets_in_readable_file(given: &Given<'_>) -> Option<Found> {
 const SECRET: &[&str] = &["admin_token", "session_secret", "bearer", "client_secret", "secret", "password"];
 /// Keys whose values are URLs that may hold a password.
 const URLS: &[&str] = &["url", "postgres"];
+/// Where headers of collectors stand, which authenticate us.
+const HEADERS: &[&str] = &["observability.tracing.headers.", "observability.metrics.otlp.headers."];
 
 /// Where secrets are written out.
 fn inline(value: &Value, path: &str) -> Vec<String> {
     let below = |key: &str, value: &Value| {
         let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-        let is_header = path.strip_prefix("observability.tracing.headers.").is_some() && !key.ends_with("_file");
+        let is_header = HEADERS.iter().any(|of| path.starts_with(of)) && !key.ends_with("_file");
         match value.as_str().and_then(written) {
             Some(text) if is_header || SECRET.contains(&key) || (URLS.contains(&key) && holds_password(&text)) => vec![path],
             Some(_) => Vec::new(),
@@ -281,8 +283,9 @@ fn written(text: &str) -> Option<String> {
     units::expand(text, &|_| None).ok().filter(|text| !text.is_empty())
 }
 
+/// PostgreSQL takes it as a parameter as well, in a URL or without one.
 fn holds_password(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| url.password().is_some())
+    Url::parse(text).is_ok_and(|url| url.password().is_some()) || text.contains("password=")
 }
 
 #[cfg(test)]
@@ -297,7 +300,10 @@ backends: [ { name: a, url: "http://a", credential: { bearer: "${B:-fallback}" }
 auth: { jwt: [ { secret: "${JWT}" } ] }
 redis: { url: "redis://:pass@redis" }
 analytics: { postgres: "postgres://user@host/db" }
-observability: { tracing: { headers: { authorization: "Bearer x", other_file: y, third: "${T}" } } }
+others: [ { postgres: { url: "postgres://host/db?user=u&password=x" } }, { postgres: "host=db user=u password=x" } ]
+observability:
+  tracing: { headers: { authorization: "Bearer x", other_file: y, third: "${T}" } }
+  metrics: { otlp: { headers: { x-api-key: x, other_file: y } } }
 "#;
         let document: Value = serde_yaml::from_str(yaml).unwrap();
         assert_eq!(
@@ -307,7 +313,10 @@ observability: { tracing: { headers: { authorization: "Bearer x", other_file: y,
                 "backends[0].credential.bearer",
                 "backends[1].credential.exchange.client_secret",
                 "redis.url",
-                "observability.tracing.headers.authorization"
+                "others[0].postgres.url",
+                "others[1].postgres",
+                "observability.tracing.headers.authorization",
+                "observability.metrics.otlp.headers.x-api-key"
             ]
         );
     }

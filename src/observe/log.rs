@@ -2,10 +2,11 @@
 //! own, since an unbuffered line costs 10–20 µs on the request path; a panic or exit flushes what is pending.
 
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use env_logger::fmt::Formatter;
+use jiff::Timestamp;
 use log::Record;
 use serde::Serialize;
 
@@ -16,6 +17,8 @@ use crate::config::Log;
 const MAX_PENDING: usize = 8 << 20;
 /// How long a line may wait.
 const DELAY: Duration = Duration::from_millis(100);
+/// How long whoever reads standard error is waited for at the end.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Starts logging. Called once, by `main`.
 pub fn init(settings: &Log) {
@@ -62,26 +65,42 @@ fn json(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
         target: &'a str,
         msg: String,
     }
-    let message = record.args().to_string();
     if matches!(record.target(), "access" | "audit") {
-        return writeln!(
-            out,
-            "{{\"ts\":\"{}\",\"level\":\"{}\",\"target\":\"{}\",{}",
-            now(),
-            level(record),
-            record.target(),
-            message.trim_start_matches('{')
-        );
+        write!(out, "{{\"ts\":\"{:.3}\",\"level\":\"{}\",\"target\":\"{}\",", Timestamp::now(), level(record), record.target())?;
+        std::fmt::write(&mut Tail { out, is_begun: false }, *record.args()).map_err(std::io::Error::other)?;
+        return writeln!(out);
     }
-    let line = Line { ts: now(), level: level(record), target: record.target(), msg: message };
+    let line = Line { ts: now(), level: level(record), target: record.target(), msg: record.args().to_string() };
     serde_json::to_writer(&mut *out, &line)?;
     writeln!(out)
 }
 
+/// Writes an object behind members that stand already: without the brace it begins with.
+struct Tail<'o> {
+    out: &'o mut Formatter,
+    is_begun: bool,
+}
+
+impl std::fmt::Write for Tail<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let rest = if self.is_begun { text } else { text.trim_start_matches('{') };
+        self.is_begun |= !text.is_empty();
+        self.out.write_all(rest.as_bytes()).map_err(|_| std::fmt::Error)
+    }
+}
+
 fn text(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
-    // A line break in a message must not look like a record of its own.
-    let message = record.args().to_string().replace('\n', "\\n").replace('\r', "\\r");
-    writeln!(out, "{} {:5} {} {message}", now(), level(record), record.target())
+    writeln!(out, "{} {:5} {} {}", now(), level(record), record.target(), shown(&record.args().to_string()))
+}
+
+/// A message may quote what others sent. A line break in it must not look like a record of its own, and nothing in it may
+/// drive the terminal that shows it.
+fn shown(message: &str) -> String {
+    let mut shown = String::with_capacity(message.len());
+    for c in message.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 fn level(record: &Record<'_>) -> &'static str {
@@ -96,13 +115,36 @@ fn level(record: &Record<'_>) -> &'static str {
 
 /// The time now as RFC 3339 in UTC, to the millisecond.
 pub fn now() -> String {
-    format!("{:.3}", jiff::Timestamp::now())
+    format!("{:.3}", Timestamp::now())
 }
 
 #[derive(Default)]
 struct Pending {
-    bytes: Mutex<Vec<u8>>,
+    lines: Mutex<Lines>,
     arrived: Condvar,
+}
+
+/// What is to be written, and how many lines more there would be.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    dropped: u64,
+}
+
+impl Lines {
+    fn add(&mut self, line: &[u8]) {
+        if self.bytes.len() < MAX_PENDING {
+            self.bytes.extend_from_slice(line);
+        } else {
+            self.dropped += 1;
+        }
+    }
+}
+
+impl Pending {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn pending() -> &'static Arc<Pending> {
@@ -115,13 +157,11 @@ struct Buffered;
 
 impl Write for Buffered {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        let mut bytes = pending().bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        if bytes.is_empty() {
+        let mut lines = pending().lines();
+        if lines.bytes.is_empty() {
             pending().arrived.notify_one();
         }
-        if bytes.len() < MAX_PENDING {
-            bytes.extend_from_slice(line);
-        }
+        lines.add(line);
         Ok(line.len())
     }
 
@@ -132,16 +172,50 @@ impl Write for Buffered {
 
 fn write_forever() {
     loop {
-        let bytes = pending().bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = pending().arrived.wait_while(bytes, |bytes| bytes.is_empty()).unwrap_or_else(PoisonError::into_inner);
-        drop(bytes);
-        flush();
+        let lines = pending().lines();
+        let lines = pending().arrived.wait_while(lines, |lines| lines.bytes.is_empty()).unwrap_or_else(PoisonError::into_inner);
+        drop(lines);
+        write_pending();
         std::thread::sleep(DELAY);
     }
 }
 
-/// Writes what is pending; called before the process ends.
+/// Writes what is pending; called before the process ends, which must not wait for ever for a pipe that nobody reads.
 pub fn flush() {
-    let lines = std::mem::take(&mut *pending().bytes.lock().unwrap_or_else(PoisonError::into_inner));
-    let _ = std::io::stderr().write_all(&lines);
+    let (done, written) = mpsc::sync_channel(1);
+    let write = move || {
+        write_pending();
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().name("log, at the end".into()).spawn(write).is_ok() {
+        let _ = written.recv_timeout(LAST);
+    }
+}
+
+fn write_pending() {
+    let take = || std::mem::take(&mut *pending().lines());
+    let lines = take();
+    let _ = std::io::stderr().write_all(&lines.bytes);
+    if lines.dropped > 0 {
+        log::error!("{} records were dropped, as standard error was not read fast enough", lines.dropped);
+        let _ = std::io::stderr().write_all(&take().bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_controls_a_terminal_is_shown_and_not_sent_to_it() {
+        assert_eq!(shown("é \"a\"\r\n\u{1b}[2J\u{9b}x\0"), "é \"a\"\\r\\n\\u{1b}[2J\\u{9b}x\\u{0}");
+    }
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let mut lines = Lines::default();
+        lines.add(&vec![b'x'; MAX_PENDING - 1]);
+        lines.add(b"fits\n");
+        lines.add(b"does not\n");
+        assert_eq!((lines.bytes.len(), lines.dropped), (MAX_PENDING + 4, 1));
+    }
 }

@@ -27,8 +27,23 @@ struct Line<'a> {
     route: &'static str,
     status: u16,
     duration_ms: f64,
-    #[serde(flatten)]
-    spent: Spent,
+    // Where its time went: the first six are all of it, `connect_ms` is within `upstream_ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admit_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,44 +73,6 @@ struct Line<'a> {
     /// The share of its kind that is written, where that may be less than all.
     #[serde(skip_serializing_if = "Option::is_none")]
     sample: Option<f64>,
-}
-
-/// Where its time went, in milliseconds. The first six are all of it.
-#[derive(Serialize)]
-struct Spent {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    admit_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    queue_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    answer_ms: Option<f64>,
-    /// Within `upstream_ms`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connect_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempts: Option<u32>,
-}
-
-impl Spent {
-    fn of(course: &Course) -> Self {
-        let spent = |stage| course.spent(stage).map(milliseconds);
-        Self {
-            admit_ms: spent(Stage::Admit),
-            body_ms: spent(Stage::Body),
-            queue_ms: spent(Stage::Queue),
-            cache_ms: spent(Stage::Cache),
-            upstream_ms: spent(Stage::Upstream),
-            answer_ms: spent(Stage::Answer),
-            connect_ms: course.connect.map(milliseconds),
-            attempts: Some(course.attempts).filter(|attempts| *attempts > 0),
-        }
-    }
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -134,6 +111,7 @@ fn is_notable(conf: &Log, ctx: &Ctx, ended: &Ended<'_>) -> bool {
 fn line<'a>(client: &ServerSession, ctx: &'a Ctx, ended: &'a Ended<'_>, sample: Option<f64>) -> Line<'a> {
     let identity = ctx.principal.as_deref().map(|principal| &principal.identity);
     let told = &ctx.told;
+    let spent = |stage| ended.course.spent(stage).map(milliseconds);
     Line {
         request_id: ctx.request_id(),
         client: ctx.arrival.client.address,
@@ -143,7 +121,14 @@ fn line<'a>(client: &ServerSession, ctx: &'a Ctx, ended: &'a Ended<'_>, sample: 
         route: ctx.route,
         status: ended.status,
         duration_ms: milliseconds(ended.course.whole()),
-        spent: Spent::of(ended.course),
+        admit_ms: spent(Stage::Admit),
+        body_ms: spent(Stage::Body),
+        queue_ms: spent(Stage::Queue),
+        cache_ms: spent(Stage::Cache),
+        upstream_ms: spent(Stage::Upstream),
+        answer_ms: spent(Stage::Answer),
+        connect_ms: ended.course.connect.map(milliseconds),
+        attempts: Some(ended.course.attempts).filter(|attempts| *attempts > 0),
         server: told.server.as_deref(),
         method: told.method.as_deref().map(clip),
         name: told.name.as_deref().map(|name| shown(told.method.as_deref().unwrap_or_default(), name)),
@@ -179,16 +164,14 @@ mod tests {
             route: "",
             status: 200,
             duration_ms: 1.0,
-            spent: Spent {
-                admit_ms: some,
-                body_ms: some,
-                queue_ms: some,
-                cache_ms: some,
-                upstream_ms: some,
-                answer_ms: some,
-                connect_ms: some,
-                attempts: Some(1),
-            },
+            admit_ms: some,
+            body_ms: some,
+            queue_ms: some,
+            cache_ms: some,
+            upstream_ms: some,
+            answer_ms: some,
+            connect_ms: some,
+            attempts: Some(1),
             server: Some(""),
             method: Some(""),
             name: Some("".into()),

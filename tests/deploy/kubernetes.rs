@@ -132,7 +132,9 @@ fn ports_and_probes_are_the_gateways() {
         "the admin listener is no port"
     );
     assert!(config.server.admin.is_some_and(|admin| admin.ip().is_loopback()));
-    for (probe, path) in [("startupProbe", "/health"), ("livenessProbe", "/health"), ("readinessProbe", "/ready")] {
+    // A plain request would take one that is full for a dead one.
+    assert_eq!(container["livenessProbe"]["exec"], json!({ "command": ["/usr/local/bin/mcp-gateway", "health"] }));
+    for (probe, path) in [("startupProbe", "/health"), ("readinessProbe", "/ready")] {
         assert_eq!(container[probe]["httpGet"], json!({ "path": path, "port": "http" }), "{probe}");
         assert!(paths.iter().any(|known| known == path), "{path}");
     }
@@ -191,7 +193,8 @@ fn selectors_find_what_they_are_for() {
 #[test]
 fn the_example_is_whole() {
     let all = documents(&rendered("k8s/example"));
-    let policy = all.iter().find(|document| document["kind"] == "NetworkPolicy").expect("a policy");
+    let of = |name: &str| all.iter().find(|document| document["kind"] == "NetworkPolicy" && document["metadata"]["name"] == name);
+    let policy = of("mcp-gateway").expect("a policy");
     let open = |labels: &Value| {
         let peers = list(&policy["spec"]["egress"]).iter().flat_map(|rule| list(&rule["to"]));
         peers.filter_map(|peer| peer["podSelector"].get("matchLabels")).any(|selector| selects(selector, labels))
@@ -205,6 +208,13 @@ fn the_example_is_whole() {
         let labels = &named("Deployment").expect("pods")["spec"]["template"]["metadata"]["labels"];
         assert!(selects(&service["spec"]["selector"], labels) && open(labels), "{name}");
     }
+    // It has no password, and what it holds lets callers in.
+    let redis = of("redis").expect("a policy");
+    let only = json!([{
+        "from": [{ "podSelector": policy["spec"]["podSelector"] }],
+        "ports": [{ "protocol": "TCP", "port": "redis" }],
+    }]);
+    assert!(redis["spec"]["ingress"] == only && redis["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "redis");
 }
 
 #[test]

@@ -125,3 +125,25 @@ async fn health_tells_whether_the_gateway_serves_and_ready_whether_traffic_shoul
     let (code, said) = health(&gateway, &["--config", &broken]).await;
     assert!(code == Some(1) && said.contains("refused"), "{said}");
 }
+
+/// Whoever restarted it for that would end every stream there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_with_as_many_connections_as_it_may_have_is_healthy_and_not_ready() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let stub = Stub::start().await;
+    let yaml = format!("{}backends:\n{}", server("  limits: { connections: 2 }\n"), stub.backend("one", ""));
+    let gateway = Gateway::start(&yaml).await;
+    let (url, mut held) = (gateway.url.clone(), Vec::new());
+    eventually("it is full", async || {
+        let mut stream = tokio::net::TcpStream::connect(url.trim_start_matches("http://")).await.ok()?;
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await.ok()?;
+        held.extend((stream.read_u8().await.ok() == Some(b'H')).then_some(stream));
+        (held.len() == 2).then_some(())
+    })
+    .await;
+    let (code, said) = health(&gateway, &["--url", &url]).await;
+    assert!(code == Some(0) && said.contains("as many as it may have"), "{said}");
+    assert_eq!(health(&gateway, &["--url", &url, "--ready"]).await.0, Some(1));
+    gateway.process.signal("STOP");
+    assert_eq!(health(&gateway, &["--url", &url]).await.0, Some(1), "it takes connections as the system does, and says nothing");
+}

@@ -2,6 +2,7 @@
 
 mod health;
 mod levels;
+mod output;
 mod risks;
 mod sampling;
 mod secrets;

@@ -58,14 +58,21 @@ async fn what_is_past_its_retention_is_dropped_and_the_rest_stays() {
     }
     postgres.run("INSERT INTO mcp_gateway.batches VALUES ('old', now() - interval '2 days')").await;
     assert_eq!(postgres.events().await, 4);
-    let gateway = start(&stub, &postgres, "  retention: 1d\n", "").await;
-    eventually("what is old is gone", async || (postgres.events().await == 2).then_some(())).await;
-    let left = postgres.rows("SELECT request_id FROM mcp_gateway.events WHERE request_id LIKE 'old-%'").await;
-    assert_eq!(left.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(), ["old-1"], "yesterday is not past a day yet");
+    let left = async || {
+        let rows = postgres.rows("SELECT request_id FROM mcp_gateway.events WHERE request_id LIKE 'old-%' ORDER BY 1").await;
+        rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>()
+    };
+    let longer = start(&stub, &postgres, "  retention: 36h\n", "").await;
+    // It is the last thing done.
     eventually("old batches are forgotten", async || {
         (postgres.number("SELECT count(*) FROM mcp_gateway.batches WHERE id = 'old'").await == 0).then_some(())
     })
     .await;
+    assert_eq!(left().await, ["old-1", "old-2"], "the day before yesterday may hold what is younger");
+    drop(longer);
+    let gateway = start(&stub, &postgres, "  retention: 1d\n", "").await;
+    eventually("what is old is gone", async || (postgres.events().await == 2).then_some(())).await;
+    assert_eq!(left().await, ["old-1"], "yesterday is not past a day yet");
     assert_eq!(Numbers::of(&gateway).await.rejected, 0);
 }
 
