@@ -8,6 +8,8 @@ pub mod json;
 #[cfg(not(test))]
 #[path = "../../../src/call.rs"]
 pub mod call;
+#[path = "../../../src/copy.rs"]
+pub mod copy;
 #[cfg(not(test))]
 #[path = "../../../src/coding/mod.rs"]
 pub mod coding;
