@@ -24,6 +24,8 @@ use crate::egress::Client;
 /// Requests told at a time, and how long the first of them waits for others.
 const BATCH: usize = 512;
 const WAIT: Duration = Duration::from_secs(2);
+/// From one look for others to the next. The queue has room for what comes meanwhile.
+const NAP: Duration = Duration::from_millis(20);
 /// How long a collector is left alone after it failed, at least.
 const SOONEST: Duration = Duration::from_secs(1);
 /// Times one batch is sent.
@@ -126,12 +128,14 @@ async fn gather(queue: &mut mpsc::Receiver<Finished>, batch: &mut Vec<Finished>)
     if queue.recv_many(batch, BATCH).await == 0 {
         return std::future::pending().await;
     }
+    // Others are looked for from time to time: to be woken for each of them costs more than to tell of it.
     let until = Instant::now() + WAIT;
-    while batch.len() < BATCH {
-        let room = BATCH - batch.len();
-        match tokio::time::timeout_at(until.into(), queue.recv_many(batch, room)).await {
-            Ok(count) if count > 0 => {}
-            _ => break,
+    while batch.len() < BATCH && Instant::now() < until {
+        tokio::time::sleep(NAP).await;
+        while batch.len() < BATCH
+            && let Ok(finished) = queue.try_recv()
+        {
+            batch.push(finished);
         }
     }
 }

@@ -8,11 +8,11 @@ pub mod json;
 #[cfg(not(test))]
 #[path = "../../../src/call.rs"]
 pub mod call;
-#[path = "../../../src/copy.rs"]
-pub mod copy;
 #[cfg(not(test))]
 #[path = "../../../src/coding/mod.rs"]
 pub mod coding;
+#[path = "../../../src/copy.rs"]
+pub mod copy;
 #[cfg(not(test))]
 #[path = "../../../src/auth/credential.rs"]
 pub mod credential;
