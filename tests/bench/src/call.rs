@@ -40,7 +40,8 @@ enum Right {
 }
 
 impl Call {
-    pub fn new(lane: Lane, what: What, size: Size, host: SocketAddr, connection: u32) -> Self {
+    /// `begin` is where a connection begins to count, so that another round does not ask again what this one asked.
+    pub fn new(lane: Lane, what: What, size: Size, host: SocketAddr, connection: u32, begin: u32) -> Self {
         let method = if what == What::List { "tools/list" } else { "tools/call" };
         // Of long ones memory holds fewer still, and all of them must be there before anything counts.
         let what = match what {
@@ -54,7 +55,7 @@ impl Call {
         };
         let (spots, tags) = (spots(&bytes, BLANK), spots(&bytes, TAG));
         // Apart by more than a connection sends in a run, so that no two answers look alike.
-        let number = FIRST + connection * 1_000_000;
+        let number = FIRST + connection * 1_000_000 + begin % 500_000;
         Self { bytes, spots, tags, what, number, right: Right::of(lane, what, size) }
     }
 
@@ -192,7 +193,7 @@ mod tests {
     fn each_call_is_json_with_its_own_number_and_a_true_length() {
         let host = "127.0.0.1:1".parse().unwrap();
         for (lane, places) in [(Lane::Native, 2), (Lane::Rest, 1)] {
-            let mut call = Call::new(lane, What::Own, Size::Small, host, 3);
+            let mut call = Call::new(lane, What::Own, Size::Small, host, 3, 0);
             let text = String::from_utf8(call.next().to_vec()).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert_eq!(body.matches("13000001").count(), places);

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -65,8 +65,9 @@ impl Load {
     pub async fn put_on(&self, running: &Running, row: Row, size: Size) -> Result<Sample> {
         let tally = Arc::new(Tally::default());
         let mut connections = JoinSet::new();
+        let begin = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.subsec_nanos();
         for number in 0..self.connections {
-            let call = Call::new(row.lane(), row.what(), size, running.addr, number);
+            let call = Call::new(row.lane(), row.what(), size, running.addr, number, begin);
             connections.spawn(keep_calling(running.addr, call, tally.clone()));
         }
         sleep(WARM).await;

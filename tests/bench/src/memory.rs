@@ -58,7 +58,7 @@ async fn idle(stand: &Stand, subject: Subject) -> Result<Held> {
     let mut held = Vec::new();
     for number in 0..IDLE {
         let mut wire = Wire::connect(running.addr).await?;
-        let mut call = Call::new(Lane::Native, What::Own, Size::Small, running.addr, number % 64);
+        let mut call = Call::new(Lane::Native, What::Own, Size::Small, running.addr, number % 64, 0);
         timeout(PATIENCE, exchange(&mut wire, &mut call)).await??;
         held.push(wire);
     }
