@@ -111,13 +111,11 @@ impl KeySet {
         self.current.load().as_ref().is_some_and(|current| current.keys.iter().any(|held| Arc::ptr_eq(held, key)))
     }
 
-    /// Asks for the keys anew and waits until they came, or did not; whoever comes meanwhile waits along. `false` if that
-    /// was done a moment ago.
+    /// Asks for the keys anew, unless that was done a moment ago, and waits until they came, or did not; whoever comes
+    /// meanwhile waits along. `false` if nothing came in time. What was fetched may be there before this is asked for: the
+    /// fetch is quicker than a thread that is not given its turn.
     pub async fn refreshed(&self) -> bool {
         let fetch = self.force();
-        if *self.ended.borrow() >= fetch {
-            return false;
-        }
         self.ended(fetch).await
     }
 
