@@ -233,3 +233,18 @@ fn bits(modulus: &str) -> usize {
     let leading = bytes.iter().take_while(|byte| **byte == 0).count();
     bytes.get(leading).map_or(0, |first| (bytes.len() - leading) * 8 - first.leading_zeros() as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Timespan;
+
+    #[tokio::test]
+    async fn a_fetch_that_is_over_before_it_is_waited_for_is_looked_at() {
+        let (url, timeout) = ("http://127.0.0.1:1/keys".parse().unwrap(), Timespan(Duration::from_secs(1)));
+        let set = KeySet::new(&identity::Site { url, ca: None, timeout }).unwrap();
+        // Wanted, and done before whoever wanted it has its turn again.
+        set.ended.send_replace(set.force());
+        assert!(set.refreshed().await);
+    }
+}
