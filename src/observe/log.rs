@@ -1,6 +1,9 @@
 //! The log on standard error: one line per record, JSON or text. Lines are gathered and written by a thread of their
 //! own, since an unbuffered line costs 10–20 µs on the request path; a panic or exit flushes what is pending.
+//! Records of structured fields, of which every request may have one, go there without env_logger between.
 
+use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
@@ -15,6 +18,10 @@ use crate::config::Log;
 
 /// Pending bytes beyond which lines are dropped rather than memory: standard error is not being read.
 const MAX_PENDING: usize = 8 << 20;
+/// Pending bytes that are written without waiting for more, while the processor still has them at hand.
+const ENOUGH: usize = 64 << 10;
+/// The largest buffer that is kept for what comes next.
+const SPARE: usize = 4 * ENOUGH;
 /// How long a line may wait.
 const DELAY: Duration = Duration::from_millis(100);
 /// How long whoever reads standard error is waited for at the end.
@@ -31,14 +38,17 @@ pub fn init(settings: &Log) {
     } else {
         builder.format(text);
     }
-    if log::set_boxed_logger(Box::new(Switched(builder.build()))).is_ok() {
+    if log::set_boxed_logger(Box::new(Switched { logger: builder.build(), json: settings.json })).is_ok() {
         levels().configure(&settings.level);
     }
     let _ = std::thread::Builder::new().name("log".into()).spawn(write_forever);
 }
 
 /// The logger, behind levels that change while it runs.
-struct Switched(env_logger::Logger);
+struct Switched {
+    logger: env_logger::Logger,
+    json: bool,
+}
 
 impl log::Log for Switched {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
@@ -46,8 +56,13 @@ impl log::Log for Switched {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if levels().enabled(record.metadata()) {
-            self.0.log(record);
+        if !levels().enabled(record.metadata()) {
+            return;
+        }
+        if self.json && is_structured(record) {
+            LINE.with_borrow_mut(|line| structured(line, record));
+        } else {
+            self.logger.log(record);
         }
     }
 
@@ -56,7 +71,39 @@ impl log::Log for Switched {
     }
 }
 
-/// The structured fields of a record, when its message is one JSON object (see `proxy/record` and `proxy/audit`).
+thread_local! {
+    /// Where a line is made, used again and again.
+    static LINE: RefCell<String> = RefCell::default();
+    /// A millisecond and how it is written: many records share one.
+    static NOW: RefCell<(i64, String)> = RefCell::default();
+}
+
+/// Whether the message of a record is one JSON object (see `proxy/line` and `proxy/audit`).
+fn is_structured(record: &Record<'_>) -> bool {
+    matches!(record.target(), "access" | "audit")
+}
+
+/// Writes a record whose message is one JSON object: its members behind ours.
+fn structured(line: &mut String, record: &Record<'_>) {
+    line.clear();
+    NOW.with_borrow_mut(|(at, text)| {
+        let now = Timestamp::now();
+        if text.is_empty() || *at != now.as_millisecond() {
+            *at = now.as_millisecond();
+            text.clear();
+            let _ = write!(text, "{now:.3}");
+        }
+        line.extend(["{\"ts\":\"", text, "\",\"level\":\"", level(record), "\",\"target\":\"", record.target(), "\","]);
+    });
+    // Its opening brace is ours.
+    let at = line.len();
+    if write!(line, "{}", record.args()).is_ok() && line[at..].starts_with('{') {
+        line.remove(at);
+        line.push('\n');
+        pending().add(line.as_bytes());
+    }
+}
+
 fn json(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -65,28 +112,9 @@ fn json(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
         target: &'a str,
         msg: String,
     }
-    if matches!(record.target(), "access" | "audit") {
-        write!(out, "{{\"ts\":\"{:.3}\",\"level\":\"{}\",\"target\":\"{}\",", Timestamp::now(), level(record), record.target())?;
-        std::fmt::write(&mut Tail { out, is_begun: false }, *record.args()).map_err(std::io::Error::other)?;
-        return writeln!(out);
-    }
     let line = Line { ts: now(), level: level(record), target: record.target(), msg: record.args().to_string() };
     serde_json::to_writer(&mut *out, &line)?;
     writeln!(out)
-}
-
-/// Writes an object behind members that stand already: without the brace it begins with.
-struct Tail<'o> {
-    out: &'o mut Formatter,
-    is_begun: bool,
-}
-
-impl std::fmt::Write for Tail<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let rest = if self.is_begun { text } else { text.trim_start_matches('{') };
-        self.is_begun |= !text.is_empty();
-        self.out.write_all(rest.as_bytes()).map_err(|_| std::fmt::Error)
-    }
 }
 
 fn text(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
@@ -142,6 +170,17 @@ impl Lines {
 }
 
 impl Pending {
+    fn add(&self, line: &[u8]) {
+        let mut lines = self.lines();
+        let before = lines.bytes.len();
+        lines.add(line);
+        let wakes = before == 0 || (before < ENOUGH && lines.bytes.len() >= ENOUGH);
+        drop(lines);
+        if wakes {
+            self.arrived.notify_one();
+        }
+    }
+
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,11 +196,7 @@ struct Buffered;
 
 impl Write for Buffered {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        let mut lines = pending().lines();
-        if lines.bytes.is_empty() {
-            pending().arrived.notify_one();
-        }
-        lines.add(line);
+        pending().add(line);
         Ok(line.len())
     }
 
@@ -171,12 +206,14 @@ impl Write for Buffered {
 }
 
 fn write_forever() {
+    let arrived = &pending().arrived;
+    let mut spare = Vec::new();
     loop {
-        let lines = pending().lines();
-        let lines = pending().arrived.wait_while(lines, |lines| lines.bytes.is_empty()).unwrap_or_else(PoisonError::into_inner);
-        drop(lines);
-        write_pending();
-        std::thread::sleep(DELAY);
+        let lines = arrived.wait_while(pending().lines(), |lines| lines.bytes.is_empty());
+        drop(lines.unwrap_or_else(PoisonError::into_inner));
+        spare = write_pending(spare);
+        // What comes now waits for more.
+        drop(arrived.wait_timeout_while(pending().lines(), DELAY, |lines| lines.bytes.len() < ENOUGH));
     }
 }
 
@@ -184,7 +221,7 @@ fn write_forever() {
 pub fn flush() {
     let (done, written) = mpsc::sync_channel(1);
     let write = move || {
-        write_pending();
+        write_pending(Vec::new());
         let _ = done.send(());
     };
     if std::thread::Builder::new().name("log, at the end".into()).spawn(write).is_ok() {
@@ -192,14 +229,18 @@ pub fn flush() {
     }
 }
 
-fn write_pending() {
-    let take = || std::mem::take(&mut *pending().lines());
-    let lines = take();
+/// Writes what is pending; `spare` takes what comes meanwhile. Gives back a buffer to be used again.
+fn write_pending(spare: Vec<u8>) -> Vec<u8> {
+    let take = |bytes| std::mem::replace(&mut *pending().lines(), Lines { bytes, dropped: 0 });
+    let mut lines = take(spare);
     let _ = std::io::stderr().write_all(&lines.bytes);
     if lines.dropped > 0 {
         log::error!("{} records were dropped, as standard error was not read fast enough", lines.dropped);
-        let _ = std::io::stderr().write_all(&take().bytes);
+        let _ = std::io::stderr().write_all(&take(Vec::new()).bytes);
     }
+    lines.bytes.clear();
+    lines.bytes.shrink_to(SPARE);
+    lines.bytes
 }
 
 #[cfg(test)]
