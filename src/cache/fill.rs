@@ -80,7 +80,7 @@ impl Fill {
     }
 
     /// Takes the answer of a backend, keeps it if it may be kept, and tells whoever waits; whether it is kept.
-    pub fn keep(self, result: &Members<'_>, is_modern: bool, backend: &str) -> bool {
+    pub fn keep(self, result: &Members<'_>, is_modern: bool, backend: &Arc<str>) -> bool {
         let fate = freshness::judge(result, is_modern, self.wish.wanted);
         let size: usize = result.0.iter().map(|(name, raw)| name.len() + raw.get().len() + 4).sum();
         let own = self.wish.own.clone();
@@ -155,13 +155,13 @@ fn put(cache: &Arc<Cache>, key: &Key, slot: &Slot, epoch: Option<Epoch>) {
     });
 }
 
-fn entry(wish: &Wish, result: &Members<'_>, backend: &str, is_private: bool, asked: u64, ttl: Duration) -> Entry {
+fn entry(wish: &Wish, result: &Members<'_>, backend: &Arc<str>, is_private: bool, asked: u64, ttl: Duration) -> Entry {
     let is_hinted = result.get("ttlMs").is_some();
     Entry {
         server: Arc::clone(&wish.server),
         method: wish.method,
         name: wish.name.clone(),
-        backend: backend.into(),
+        backend: Arc::clone(backend),
         result: Parts::of(result),
         is_hinted,
         is_private,

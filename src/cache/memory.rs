@@ -31,7 +31,7 @@ pub struct Entry {
     /// The tool, prompt or resource.
     pub name: Option<Box<str>>,
     /// Who answered.
-    pub backend: Box<str>,
+    pub backend: Arc<str>,
     /// The MCP result, less `ttlMs`.
     pub result: Parts,
     /// Whether the server told how long it is fresh, and so every caller is told.

@@ -24,6 +24,7 @@ use pingora::{Error, ErrorType};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::copy;
+use crate::observe::trace::Traceparent;
 
 /// How we call ourselves.
 pub const AGENT: &str = concat!("mcp-gateway/", env!("CARGO_PKG_VERSION"));
@@ -97,9 +98,18 @@ impl Outgoing {
 
     /// Adds a header; a `HeaderValue` cannot hold a line break.
     pub fn header(&mut self, name: &str, value: &HeaderValue) {
-        for part in [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+        self.line(name, value.as_bytes());
+    }
+
+    fn line(&mut self, name: &str, value: &[u8]) {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
             self.wire.extend_from_slice(part);
         }
+    }
+
+    /// Adds the header that names our span.
+    pub fn trace(&mut self, traceparent: Traceparent) {
+        self.line("traceparent", traceparent.as_bytes());
     }
 
     /// Adds a header whose value is not checked yet.

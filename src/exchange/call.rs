@@ -72,7 +72,7 @@ pub struct Call<'c> {
 pub struct Done {
     pub body: Vec<u8>,
     pub outcome: Outcome,
-    pub backend: String,
+    pub backend: Arc<str>,
     /// The result as it came, where it was wanted.
     pub raw: Option<Raw>,
 }
@@ -136,7 +136,7 @@ impl Call<'_> {
         }
         let reply = self.ask_with_headers(member, target).await?;
         let result = self.read(&reply)?;
-        let done = self.answer(&result, member.backend.name(), false)?;
+        let done = self.answer(&result, member.backend.label(), false)?;
         Ok(Done { raw: self.keeps.then(|| Raw::of(&result, member)), ..done })
     }
 
@@ -144,7 +144,7 @@ impl Call<'_> {
     ///
     /// # Errors
     /// The refusal for the caller.
-    pub fn given(&self, result: &Members<'_>, backend: &str) -> Verdict<Done> {
+    pub fn given(&self, result: &Members<'_>, backend: &Arc<str>) -> Verdict<Done> {
         let broken = || Reject::new(Code::Internal, "what was kept of an answer cannot be read");
         self.answer(result, backend, true).map_err(|stop| match stop {
             Stop::Refused(reject) => reject,
@@ -153,7 +153,7 @@ impl Call<'_> {
     }
 
     /// Makes the caller's answer of a result: what it may see of it, as the operator's rules have it.
-    fn answer(&self, result: &Members<'_>, backend: &str, cached: bool) -> Result<Done, Stop> {
+    fn answer(&self, result: &Members<'_>, backend: &Arc<str>, cached: bool) -> Result<Done, Stop> {
         let seen = self.seen(result)?;
         let seen = seen.as_deref().map(serde_json::from_str::<Members<'_>>).transpose().map_err(|_| Self::unreadable())?;
         let result = seen.as_ref().unwrap_or(result);
@@ -167,7 +167,7 @@ impl Call<'_> {
         let facts = Facts { backend, elapsed: self.started.elapsed(), cached };
         let body = rest::envelope(self.form(), self.request.method, shaped.as_ref().unwrap_or(result), facts)?;
         let outcome = if failed { Outcome::ToolError } else { Outcome::Ok };
-        Ok(Done { body, outcome, backend: backend.to_owned(), raw: None })
+        Ok(Done { body, outcome, backend: Arc::clone(backend), raw: None })
     }
 
     /// All pages of a list as one.
@@ -175,11 +175,11 @@ impl Call<'_> {
         let (items, hints) = self.gather(member, target).await?;
         if self.sight.is_none() && !self.keeps && !self.shape.is_some_and(Shape::reshapes) {
             let body = rest::list_envelope(&items, self.facts(member));
-            return Ok(Done { body, outcome: Outcome::Ok, backend: member.backend.name().to_owned(), raw: None });
+            return Ok(Done { body, outcome: Outcome::Ok, backend: Arc::clone(member.backend.label()), raw: None });
         }
         let whole = format!(r#"{{"{}":[{items}]{}}}"#, self.request.method.result.unwrap_or_default(), hints.written());
         let result: Members<'_> = serde_json::from_str(&whole).map_err(|_| Self::unreadable())?;
-        let done = self.answer(&result, member.backend.name(), false)?;
+        let done = self.answer(&result, member.backend.label(), false)?;
         Ok(Done { raw: self.keeps.then(|| Raw::of(&result, member)), ..done })
     }
 
@@ -312,7 +312,7 @@ impl Call<'_> {
             progress_token: streams.then_some(id),
             logs: streams && modern,
             // Legacy servers validate `_meta` more strictly than they use it; the header reaches them anyway.
-            traceparent: self.trace.traceparent.to_str().ok().filter(|_| modern),
+            traceparent: modern.then(|| self.trace.traceparent.as_str()),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::egress::{Failure, Outgoing, Target};
 use crate::mcp::members::Members;
 use crate::mcp::rest;
 use crate::observe::metrics::Outcome;
+use crate::observe::trace::Traceparent;
 use crate::reject::{Code, Reject};
 use crate::transform::Shape;
 use crate::upstream::ask::Trouble;
@@ -73,11 +74,11 @@ fn written(call: &Call<'_>) -> Bytes {
     serde_json::to_vec(&written).unwrap_or_default().into()
 }
 
-fn head(call: &Call<'_>, member: &Member, credential: Option<&HeaderValue>, traceparent: &HeaderValue) -> Outgoing {
+fn head(call: &Call<'_>, member: &Member, credential: Option<&HeaderValue>, traceparent: Traceparent) -> Outgoing {
     let path = member.backend.path(&format!("/api/mcp/{}", call.pool.server));
     let mut head = member.backend.request_with("POST", &path, HeaderValue::from_static("application/json"), credential);
     head.header("x-request-id", call.trace.request_id);
-    head.header("traceparent", traceparent);
+    head.trace(traceparent);
     call.headers.iter().for_each(|(name, value)| head.header(name.as_str(), value));
     head
 }
@@ -120,7 +121,7 @@ fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> 
         };
         let body = body.ok_or_else(|| Reject::new(Code::BackendFailed, format!("backend {name} answered without a `result`")))?;
         let outcome = if failed { Outcome::ToolError } else { Outcome::Ok };
-        return Ok(Done { body, outcome, backend: name.to_owned(), raw });
+        return Ok(Done { body, outcome, backend: Arc::clone(member.backend.label()), raw });
     }
     let code = match status.as_u16() {
         400 => Code::InvalidParams,

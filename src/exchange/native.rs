@@ -16,6 +16,7 @@ use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
 use crate::mcp::headers;
 use crate::mcp::session::Session;
 use crate::observe::metrics::Metrics;
+use crate::observe::trace::Traceparent;
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::rule::Choice;
 use crate::transform::Headers;
@@ -168,7 +169,7 @@ impl Native<'_> {
         Ok(sent?)
     }
 
-    fn head(&self, member: &Member, credential: Option<&HeaderValue>, traceparent: &HeaderValue) -> Result<Outgoing, InvalidHeaderValue> {
+    fn head(&self, member: &Member, credential: Option<&HeaderValue>, traceparent: Traceparent) -> Result<Outgoing, InvalidHeaderValue> {
         let mut head = Outgoing::to_backend(self.method, &member.path, &member.backend.authority);
         head.lines(&self.lines);
         if self.method == "POST" {
@@ -181,7 +182,7 @@ impl Native<'_> {
             head.header("authorization", bearer);
         }
         head.header("x-request-id", self.trace.request_id);
-        head.header("traceparent", traceparent);
+        head.trace(traceparent);
         Ok(head)
     }
 }

@@ -2,15 +2,14 @@
 //! is gathered while the request runs, and queued when it is over if its trace is sampled or it failed. The queue is
 //! bounded and nobody waits for it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderValue;
 use prometheus::IntCounter;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::labels::Ending;
-use super::trace::{Context, span_id};
+use super::trace::{Context, Traceparent, span_id};
 
 /// Requests that may wait to be told.
 const QUEUE: usize = 4096;
@@ -29,7 +28,7 @@ pub struct Attempt {
     pub span: u64,
     /// The HTTP method.
     pub method: &'static str,
-    pub backend: String,
+    pub backend: Arc<str>,
     pub began: Instant,
     /// When its answer began, or it failed, and how; `None`: it was given up.
     pub ended: Option<(Instant, Ending)>,
@@ -38,18 +37,18 @@ pub struct Attempt {
 /// An attempt under way.
 pub struct Begun {
     /// What the backend is told.
-    pub traceparent: HeaderValue,
+    pub traceparent: Traceparent,
     place: usize,
 }
 
 impl Attempts {
     /// Notes that a backend is asked now, of the first ones.
-    pub fn begin(&self, context: Context, method: &'static str, backend: &str) -> Begun {
+    pub fn begin(&self, context: Context, method: &'static str, backend: &Arc<str>) -> Begun {
         let span = span_id();
         let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let place = attempts.len();
         if place < ATTEMPTS {
-            attempts.push(Attempt { span, method, backend: backend.to_owned(), began: Instant::now(), ended: None });
+            attempts.push(Attempt { span, method, backend: Arc::clone(backend), began: Instant::now(), ended: None });
         }
         Begun { traceparent: context.traceparent(span), place }
     }
@@ -178,7 +177,9 @@ mod tests {
         let now = Instant::now();
         let all = Attempts::default();
         let context = Context::of(&http::HeaderMap::new(), || true);
-        (0..attempts).for_each(|_| drop(all.begin(context, "POST", "one")));
+        for _ in 0..attempts {
+            let _ = all.begin(context, "POST", &"one".into());
+        }
         Finished {
             context,
             name: "n".into(),
@@ -207,12 +208,12 @@ mod tests {
     #[test]
     fn an_attempt_tells_its_own_span_and_how_it_ended() {
         let (attempts, context) = (Attempts::default(), Context::of(&http::HeaderMap::new(), || false));
-        let first = attempts.begin(context, "POST", "one");
+        let first = attempts.begin(context, "POST", &"one".into());
         attempts.end(&first, Ending::Status(503));
-        let second = attempts.begin(context, "POST", "two");
+        let second = attempts.begin(context, "POST", &"two".into());
         assert_ne!(first.traceparent, second.traceparent);
         let all = attempts.take();
-        assert!(first.traceparent.to_str().unwrap().contains(&format!("{:016x}", all[0].span)));
-        assert!(matches!(all[0].ended, Some((_, Ending::Status(503)))) && all[1].ended.is_none() && all[1].backend == "two");
+        assert!(first.traceparent.as_str().contains(&format!("{:016x}", all[0].span)));
+        assert!(matches!(all[0].ended, Some((_, Ending::Status(503)))) && all[1].ended.is_none() && *all[1].backend == *"two");
     }
 }

@@ -15,10 +15,11 @@ use crate::access::Client;
 use crate::call::Call;
 use crate::extend::Middleware;
 use crate::limit::Notice;
+use crate::mcp::method;
 use crate::observe::clock::Clock;
 use crate::observe::metrics::Outcome;
 use crate::observe::spans::Attempts;
-use crate::observe::trace::Context;
+use crate::observe::trace::{Context, Traceparent};
 use crate::principal::Principal;
 use crate::room::Place;
 use crate::route::version::Version;
@@ -62,7 +63,7 @@ pub struct Arrival {
     pub request_id: HeaderValue,
     pub context: Context,
     /// Of our span in the caller's trace, written when somebody is to be told.
-    traceparent: OnceLock<HeaderValue>,
+    traceparent: OnceLock<Traceparent>,
     /// The real client.
     pub client: Client,
     /// The origin of a page of another site that may read the answer.
@@ -82,9 +83,9 @@ pub enum Dialect {
 #[derive(Default)]
 pub struct Told {
     pub server: Option<Arc<str>>,
-    pub method: Option<String>,
+    pub method: Option<Cow<'static, str>>,
     pub name: Option<String>,
-    pub backend: Option<String>,
+    pub backend: Option<Arc<str>>,
     /// The routing rule.
     pub rule: Option<Arc<str>>,
     pub outcome: Option<Outcome>,
@@ -103,8 +104,8 @@ pub struct Told {
 }
 
 impl Arrival {
-    pub fn traceparent(&self) -> &HeaderValue {
-        self.traceparent.get_or_init(|| self.context.traceparent(self.context.span))
+    pub fn traceparent(&self) -> Traceparent {
+        *self.traceparent.get_or_init(|| self.context.traceparent(self.context.span))
     }
 }
 
@@ -155,7 +156,8 @@ impl Ctx {
     pub fn stamp(&self, body: &Bytes, traceparent: Option<&RawValue>) -> Bytes {
         let old = traceparent.filter(|_| self.attempts.is_some()).and_then(written);
         let Some(old) = old else { return body.clone() };
-        let ours = self.arrival.traceparent().as_bytes();
+        let ours = self.arrival.traceparent();
+        let ours = ours.as_bytes();
         let old = Some(old).filter(|old| old.len() == ours.len());
         let place = old.and_then(|old| (old.as_ptr() as usize).checked_sub(body.as_ptr() as usize));
         let Some(place) = place.filter(|place| place + ours.len() <= body.len()) else { return body.clone() };
@@ -166,7 +168,7 @@ impl Ctx {
 
     /// Notes what is asked.
     pub fn asks(&mut self, call: &Call<'_>) {
-        self.told.method = Some(call.method.clone().into_owned());
+        self.told.method = Some(method::find(&call.method).map_or_else(|| call.method.to_string().into(), |known| known.mcp.into()));
         self.told.name = call.name.clone().map(Cow::into_owned);
     }
 

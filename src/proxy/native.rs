@@ -14,6 +14,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::admit::Native;
+use super::cached::native::Said;
+use super::cached::serve::Peeked;
 use super::ctx::Ctx;
 use super::record::outcome_of;
 use super::reply::{self, left};
@@ -47,9 +49,12 @@ const JUDGED: usize = 8 << 10;
 /// The inner error is a refusal to be written; the outer one means the connection must be closed.
 pub async fn serve(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>) -> Result<Verdict<()>> {
     let cache = ctx.snapshot.cache.clone().filter(|_| plan.call.is_some());
-    let (outcome, served) = match cache {
-        Some(cache) => Box::pin(cached::serve::kept(state, client, ctx, plan, &cache)).await,
-        None => asked(state, client, ctx, plan).await,
+    let said = cache.as_ref().map(|cache| cached::serve::peek(client, ctx, plan, cache));
+    // Boxed is whatever waits for others: their futures are large, and an answer that is there already needs none of them.
+    let (outcome, served) = match (said, &cache) {
+        (Some(Peeked::Said(Said::Answer(answer))), _) => cached::serve::given(client, ctx, answer).await,
+        (Some(peeked), Some(cache)) => Box::pin(cached::serve::kept(state, client, ctx, plan, cache, peeked)).await,
+        _ => Box::pin(asked(state, client, ctx, plan)).await,
     };
     record(state, ctx, plan, outcome);
     served
@@ -70,7 +75,7 @@ pub async fn asked(state: &State, client: &mut ServerSession, ctx: &mut Ctx, pla
 
 /// Hands an opened answer on; tells how the call ended beside what is to be done about it.
 pub async fn answer(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, opened: Open<'_>) -> Served {
-    ctx.told.backend = Some(opened.backend().name().to_owned());
+    ctx.told.backend = Some(Arc::clone(opened.backend().label()));
     let status = opened.incoming.status();
     let head = match head(state, client, ctx, plan, &opened) {
         Ok(head) => head,

@@ -20,6 +20,7 @@ use crate::reject::Reject;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 /// Written at once, or up to twice as much where that is the rest: each write may wake the client.
@@ -31,10 +32,11 @@ const EVENTS: &str = "text/event-stream";
 /// # Errors
 /// When the client is gone.
 pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Result<()> {
-    let mut head = ResponseHeader::build(page.status, Some(6 + page.headers.len()))?;
+    // Names in the case they were given cost a second table; only the common ones are written with capitals without.
+    let mut head = ResponseHeader::build_no_case(page.status, Some(8 + page.headers.len()))?;
     head.insert_header(header::CONTENT_TYPE, content_type(page.content_type)?)?;
     head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(page.body.len()))?;
-    head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
+    head.insert_header(REQUEST_ID, ctx.arrival.request_id.clone())?;
     for (name, value) in page.headers {
         head.append_header(name, value)?;
     }

@@ -63,11 +63,11 @@ fn wants_events(client: &ServerSession) -> bool {
 
 async fn single(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) -> Result<Verdict<()>> {
     let witness = OnceLock::new();
-    let headers = headers(ctx, client);
     let answer = {
         let course = plan.courses.first();
+        let wished = cached::rest::wished(ctx, &client.req_header().headers, plan, course, request);
         let call = call(state, ctx, plan, request, course, None);
-        let run = std::pin::pin!(cached::rest::run(ctx, &headers, plan, course, call, &witness));
+        let run = std::pin::pin!(cached::rest::run(ctx, wished, plan, course, call, &witness));
         attended(state, client, run, &witness).await
     };
     let (answer, cached) = match answer.inspect_err(|_| abandoned(state, ctx, plan, request))? {
@@ -211,7 +211,8 @@ async fn element(
     let mut call = call(state, ctx, plan, request, course, None);
     // Others run at the same time, and one clock tells of one thing.
     call.trace.clock = None;
-    let (answer, cached) = cached::rest::run(ctx, headers, plan, course, call, &OnceLock::new()).await;
+    let wished = cached::rest::wished(ctx, headers, plan, course, request);
+    let (answer, cached) = cached::rest::run(ctx, wished, plan, course, call, &OnceLock::new()).await;
     let outcome = count(state, ctx, plan, request, &answer);
     together.partly.fetch_or(outcome != Outcome::Ok, Ordering::Relaxed);
     event::element(ctx, &request.call(), &answer, outcome, cached.as_ref());
@@ -238,12 +239,12 @@ async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
     client.write_response_header(Box::new(head)).await?;
     let (sender, mut notices) = mpsc::channel(NOTICES);
     let mut bytes = 0;
-    let headers = headers(ctx, client);
     let answer = {
         let course = plan.courses.first();
+        let wished = cached::rest::wished(ctx, &client.req_header().headers, plan, course, request);
         let call = call(state, ctx, plan, request, course, Some(sender));
         let unseen = OnceLock::new();
-        let run = async { cached::rest::run(ctx, &headers, plan, course, call, &unseen).await.0 };
+        let run = async { cached::rest::run(ctx, wished, plan, course, call, &unseen).await.0 };
         let mut run = std::pin::pin!(run);
         let mut closes = std::pin::pin!(state.shared.life.closing());
         loop {

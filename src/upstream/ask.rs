@@ -23,7 +23,7 @@ use crate::mcp::message::Response;
 use crate::mcp::{self, headers};
 use crate::observe::clock::{Clock, Stage};
 use crate::observe::spans::{Attempts, Begun};
-use crate::observe::trace::Context;
+use crate::observe::trace::{Context, Traceparent};
 use crate::observe::upstream::Ending;
 
 /// The largest answer read into memory.
@@ -68,25 +68,22 @@ pub struct Question<'q> {
 pub struct Trace<'q> {
     pub request_id: &'q HeaderValue,
     /// Of our own span.
-    pub traceparent: &'q HeaderValue,
+    pub traceparent: Traceparent,
     /// The trace, and where it is kept who was asked; `None`: nobody is told.
     pub noted: Option<(Context, &'q Attempts)>,
     /// Where its time is kept; `None`: it is not the only one of its request.
     pub clock: Option<&'q Clock>,
 }
 
-impl<'q> Trace<'q> {
+impl Trace<'_> {
     /// Notes that a backend is asked now.
     pub fn begin(&self, method: &'static str, backend: &Backend) -> Option<Begun> {
-        self.noted.map(|(context, attempts)| attempts.begin(context, method, backend.name()))
+        self.noted.map(|(context, attempts)| attempts.begin(context, method, backend.label()))
     }
 
     /// What the backend is told is the parent of what it does.
-    pub fn parent<'b>(&self, begun: Option<&'b Begun>) -> &'b HeaderValue
-    where
-        'q: 'b,
-    {
-        begun.map_or(self.traceparent, |begun| &begun.traceparent)
+    pub fn parent(&self, begun: Option<&Begun>) -> Traceparent {
+        begun.map_or(self.traceparent, |begun| begun.traceparent)
     }
 
     /// Counts and notes how it went.
@@ -320,7 +317,7 @@ impl Exchange<'_, '_> {
         let mut head = self.backend.request_with(method, &path, JSON_OR_EVENTS, credential);
         if let Some(trace) = self.question.trace {
             head.header("x-request-id", trace.request_id);
-            head.header("traceparent", trace.parent(begun));
+            head.trace(trace.parent(begun));
         }
         for (name, value) in self.question.headers {
             head.header(name.as_str(), value);

@@ -27,6 +27,8 @@ use crate::room::Room;
 /// One instance that serves MCP servers.
 pub struct Backend {
     pub conf: Arc<config::Backend>,
+    /// Its name, for those who keep it.
+    label: Arc<str>,
     pub thresholds: Thresholds,
     /// `Host` of our requests.
     pub authority: HeaderValue,
@@ -84,6 +86,7 @@ impl Backend {
                 turn: AtomicUsize::new(0),
                 checked: AtomicI64::new(0),
                 draining: AtomicBool::new(false),
+                label: conf.name.as_str().into(),
                 conf: Arc::clone(conf),
                 thresholds,
                 continues: AtomicBool::new(before.is_some_and(Self::is_healthy)),
@@ -97,7 +100,12 @@ impl Backend {
     }
 
     pub fn name(&self) -> &str {
-        &self.conf.name
+        &self.label
+    }
+
+    /// Its name, to be kept.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
     }
 
     pub fn is_healthy(&self) -> bool {

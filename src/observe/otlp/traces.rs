@@ -163,7 +163,7 @@ fn spans(finished: &Finished) -> Vec<Span> {
 fn asked(finished: &Finished, attempt: &Attempt, at: usize, is_last: bool) -> Span {
     let mut attributes = vec![
         pair("http.request.method", &attempt.method.into()),
-        pair("mcp_gateway.backend", &attempt.backend.as_str().into()),
+        pair("mcp_gateway.backend", &(*attempt.backend).into()),
         pair("mcp_gateway.attempt", &Value::Number(i64::try_from(at + 1).unwrap_or(i64::MAX))),
     ];
     let (fault, fine) = match attempt.ended {

@@ -21,6 +21,7 @@ use crate::exchange::tries::Span;
 use crate::mcp::members::Members;
 use crate::mcp::message::{Message, Params, Payload, Response};
 use crate::mcp::{headers, method, sse};
+use crate::observe::trace::Traceparent;
 use crate::page::Page;
 use crate::proxy::admit::Native;
 use crate::proxy::ctx::Ctx;
@@ -48,7 +49,7 @@ pub enum Said {
 /// An answer made of what was kept, and who once gave it.
 pub struct Given {
     pub page: Page,
-    pub backend: String,
+    pub backend: Arc<str>,
 }
 
 /// What came of asking.
@@ -163,7 +164,7 @@ fn given(ctx: &mut Ctx, plan: &Native<'_>, hit: &Hit, sight: Option<&Sight>) -> 
     }
     body.push(b'}');
     ctx.cached = Some(Cached::hit(hit));
-    Ok(Given { page: Page::json(200, body), backend: hit.entry.backend.to_string() })
+    Ok(Given { page: Page::json(200, body), backend: Arc::clone(&hit.entry.backend) })
 }
 
 /// Asks and tells the cache what came; where that is a failure, what is past its time may stand in for it.
@@ -222,7 +223,7 @@ async fn told(
         Err(failure) => return Err(Box::new((failure, fill))),
     };
     if let Some(Ok(members)) = result.as_deref().map(serde_json::from_str::<Members<'_>>) {
-        return Ok(fill.keep(&members, is_modern(message), opened.backend().name()));
+        return Ok(fill.keep(&members, is_modern(message), opened.backend().label()));
     }
     fill.release();
     Ok(false)
@@ -288,7 +289,7 @@ pub(super) struct Renewal {
     most: Duration,
     cache: Option<Arc<Cache>>,
     request_id: HeaderValue,
-    traceparent: HeaderValue,
+    traceparent: Traceparent,
     in_background: bool,
 }
 
@@ -305,7 +306,7 @@ impl Renewal {
             most: span(ctx, plan).most,
             cache: ctx.snapshot.cache.clone(),
             request_id: ctx.arrival.request_id.clone(),
-            traceparent: ctx.arrival.traceparent().clone(),
+            traceparent: ctx.arrival.traceparent(),
             in_background: false,
         }
     }
@@ -330,7 +331,7 @@ impl Renewal {
             metrics: &self.state.shared.metrics,
             session: None,
             on_behalf: self.token.as_deref().map(OnBehalf::new),
-            trace: Trace { request_id: &self.request_id, traceparent: &self.traceparent, noted: None, clock: None },
+            trace: Trace { request_id: &self.request_id, traceparent: self.traceparent, noted: None, clock: None },
             choice: self.choice.as_ref(),
             span: Span { began: Instant::now(), most: self.most },
         };

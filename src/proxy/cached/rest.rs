@@ -13,6 +13,7 @@ use crate::exchange::call::{Call, Done, Raw};
 use crate::mcp::members::Members;
 use crate::mcp::rest::{self, Payload, Request};
 use crate::observe::clock::Stage;
+use crate::observe::trace::Traceparent;
 use crate::principal::Principal;
 use crate::proxy::admit::Rest;
 use crate::proxy::course::Course;
@@ -27,24 +28,50 @@ use crate::upstream::pool::Pool;
 /// An answer, and what the cache had to do with it; nothing where its kind is none that is kept.
 pub type Answered = (Verdict<Done>, Option<Cached>);
 
+/// What the cache knows of a call before anybody is asked.
+pub enum Wished {
+    /// Its kind is none that is kept, or there is no cache.
+    Nothing,
+    /// It is not for the cache.
+    Bypassed(Bypass),
+    /// What is looked for.
+    Wish(Arc<Wish>),
+}
+
+/// What a call looks for in the cache.
+pub fn wished(ctx: &Ctx, headers: &HeaderMap, plan: &Rest<'_>, course: Option<&Course>, request: &Request<'_>) -> Wished {
+    let Some(cache) = &ctx.snapshot.cache else { return Wished::Nothing };
+    match cache.wish(&asked(plan, request, course, headers), &plan.pool.server, &plan.pool.cached) {
+        Ok(None) => Wished::Nothing,
+        Err(why) => Wished::Bypassed(why),
+        Ok(Some(wish)) => Wished::Wish(Arc::new(wish)),
+    }
+}
+
 /// Answers a call from the cache, or asks and keeps what comes. `witness` is set while others wait for the answer.
 pub async fn run(
     ctx: &Ctx,
-    headers: &HeaderMap,
+    wished: Wished,
     plan: &Rest<'_>,
     course: Option<&Course>,
     call: Call<'_>,
     witness: &OnceLock<Witness>,
 ) -> Answered {
-    let Some(cache) = &ctx.snapshot.cache else { return (ask(&call).await, None) };
-    match cache.wish(&asked(plan, call.request, course, headers), &plan.pool.server, &plan.pool.cached) {
-        Ok(None) => (ask(&call).await, None),
-        Err(why) => (ask(&call).await, Some(Cached::bypass(why))),
-        Ok(Some(wish)) if call.notices.is_some() => {
-            wish.bypassed(Bypass::Progress);
-            (ask(&call).await, Some(Cached::bypass(Bypass::Progress)))
-        }
-        Ok(Some(wish)) => Box::pin(looked(ctx, plan, course, cache, Arc::new(wish), call, witness)).await,
+    // Boxed is whatever waits for others: their futures are large, and an answer that is there already needs none of them.
+    let (wish, cache) = match (wished, &ctx.snapshot.cache) {
+        (Wished::Wish(wish), Some(cache)) => (wish, cache),
+        (Wished::Bypassed(why), _) => return (Box::pin(ask(&call)).await, Some(Cached::bypass(why))),
+        _ => return (Box::pin(ask(&call)).await, None),
+    };
+    if call.notices.is_some() {
+        wish.bypassed(Bypass::Progress);
+        return (Box::pin(ask(&call)).await, Some(Cached::bypass(Bypass::Progress)));
+    }
+    call.trace.enter(Stage::Cache);
+    match cache.peek(&wish) {
+        Some(Step::Hit(hit)) => found(ctx, plan, course, &call, hit),
+        Some(Step::Pass(why)) => (Box::pin(ask(&call)).await, Some(Cached::bypass(why))),
+        _ => Box::pin(looked(ctx, plan, course, cache, wish, call, witness)).await,
     }
 }
 
@@ -80,14 +107,8 @@ async fn looked(
     mut call: Call<'_>,
     witness: &OnceLock<Witness>,
 ) -> Answered {
-    call.trace.enter(Stage::Cache);
     match cache.look(&wish, call.ends()).await {
-        Step::Hit(mut hit) => {
-            if let Some(fill) = hit.renew.take() {
-                tokio::spawn(Renewal::of(ctx, plan, course, call.request).run(fill));
-            }
-            given(&call, &hit)
-        }
+        Step::Hit(hit) => found(ctx, plan, course, &call, hit),
         Step::Pass(why) => (ask(&call).await, Some(Cached::bypass(why))),
         Step::Late => (Err(late()), Some(Cached::miss(false))),
         Step::Ask(fill) => {
@@ -96,6 +117,14 @@ async fn looked(
             filled(&call, fill).await
         }
     }
+}
+
+/// The caller's answer made of what was kept; it is asked for again where it is due.
+fn found(ctx: &Ctx, plan: &Rest<'_>, course: Option<&Course>, call: &Call<'_>, mut hit: Hit) -> Answered {
+    if let Some(fill) = hit.renew.take() {
+        tokio::spawn(Renewal::of(ctx, plan, course, call.request).run(fill));
+    }
+    given(call, &hit)
 }
 
 fn given(call: &Call<'_>, hit: &Hit) -> Answered {
@@ -147,7 +176,7 @@ pub(super) struct Renewal {
     course: Option<Course>,
     body: String,
     request_id: HeaderValue,
-    traceparent: HeaderValue,
+    traceparent: Traceparent,
     in_background: bool,
 }
 
@@ -164,7 +193,7 @@ impl Renewal {
             course: course.cloned(),
             body: format!(r#"{{"method":"{}","params":{}}}"#, request.method.mcp, request.params.written()),
             request_id: ctx.arrival.request_id.clone(),
-            traceparent: ctx.arrival.traceparent().clone(),
+            traceparent: ctx.arrival.traceparent(),
             in_background: false,
         }
     }
@@ -199,7 +228,7 @@ impl Renewal {
             owner: self.principal.binding(),
             on_behalf: self.token.as_deref().map(OnBehalf::new),
             sight: None,
-            trace: Trace { request_id: &self.request_id, traceparent: &self.traceparent, noted: None, clock: None },
+            trace: Trace { request_id: &self.request_id, traceparent: self.traceparent, noted: None, clock: None },
             started: Instant::now(),
             affinity: self.affinity,
             metrics: &self.state.shared.metrics,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use pingora::protocols::http::ServerSession;
 
 use super::native::{self, Filled, Given, Said};
-use crate::cache::{Cache, Fill};
+use crate::cache::{Cache, Fill, Wish};
 use crate::exchange::relay;
+use crate::exchange::sight::Sight;
 use crate::observe::clock::Stage;
 use crate::observe::metrics::Outcome;
 use crate::proxy::admit::Native;
@@ -16,13 +17,35 @@ use crate::proxy::record::outcome_of;
 use crate::proxy::reply::{self, left};
 use crate::snapshot::State;
 
-/// Answers from the cache, or asks and keeps what comes.
-pub async fn kept(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Native<'_>, cache: &Arc<Cache>) -> Served {
+/// What the cache says at once.
+pub enum Peeked {
+    Said(Said),
+    /// Somebody must ask, or is asking. With it comes what the caller sees of the server.
+    Unsaid(Arc<Wish>, Option<Sight>),
+}
+
+/// Asks the cache for what it has.
+pub fn peek(client: &ServerSession, ctx: &mut Ctx, plan: &Native<'_>, cache: &Arc<Cache>) -> Peeked {
     let sight = restricted(ctx, plan);
     ctx.clock.enter(Stage::Cache);
-    let said = match native::peek(ctx, cache, &client.req_header().headers, plan, sight.as_ref()) {
-        Ok(said) => said,
-        Err(wish) => {
+    match native::peek(ctx, cache, &client.req_header().headers, plan, sight.as_ref()) {
+        Ok(said) => Peeked::Said(said),
+        Err(wish) => Peeked::Unsaid(wish, sight),
+    }
+}
+
+/// Answers as the cache says, or asks and keeps what comes.
+pub async fn kept(
+    state: &State,
+    client: &mut ServerSession,
+    ctx: &mut Ctx,
+    plan: &Native<'_>,
+    cache: &Arc<Cache>,
+    peeked: Peeked,
+) -> Served {
+    let said = match peeked {
+        Peeked::Said(said) => said,
+        Peeked::Unsaid(wish, sight) => {
             let headers = client.req_header().headers.clone();
             tokio::select! {
                 biased;
@@ -40,7 +63,7 @@ pub async fn kept(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan
 }
 
 /// Writes an answer that was kept.
-async fn given(client: &mut ServerSession, ctx: &mut Ctx, answer: Given) -> Served {
+pub async fn given(client: &mut ServerSession, ctx: &mut Ctx, answer: Given) -> Served {
     ctx.told.backend = Some(answer.backend);
     (Outcome::Ok, reply::page(client, ctx, answer.page).await.map(Ok))
 }
