@@ -41,8 +41,9 @@ impl Key {
     #[must_use]
     pub fn of_caller(&self, principal: &Principal) -> Self {
         let mut text = String::with_capacity(self.0.len() + principal.binding().len() + 8);
-        text.push_str(&self.0);
+        // Before all else, where a question of everybody has the rules it was kept under.
         part(&mut text, principal.binding());
+        text.push_str(&self.0);
         Self(text.into())
     }
 }
@@ -100,6 +101,8 @@ pub fn shared(asked: &Asked<'_>, generation: &str) -> Result<Key, Bypass> {
             part(&mut text, "native");
             part(&mut text, version);
             told(&mut text, asked.headers);
+            // However many there were: no part begins so.
+            text.push('.');
         }
     }
     match &asked.principal.identity.tenant {
@@ -108,13 +111,16 @@ pub fn shared(asked: &Asked<'_>, generation: &str) -> Result<Key, Bypass> {
     }
     part(&mut text, asked.server);
     part(&mut text, asked.method.mcp);
+    match asked.among {
+        Some(among) => part(&mut text, &format!("{among:?}")),
+        None => text.push('-'),
+    }
+    match asked.added {
+        [] => text.push('-'),
+        lines => part(&mut text, &added(lines)),
+    }
+    // Last, so that nothing needs to know how long they are.
     params(&mut text, asked).ok_or(Bypass::Unreadable)?;
-    if let Some(among) = asked.among {
-        part(&mut text, &format!("{among:?}"));
-    }
-    if !asked.added.is_empty() {
-        part(&mut text, &added(asked.added));
-    }
     Ok(Key(text.into()))
 }
 
@@ -125,9 +131,8 @@ fn part(out: &mut String, text: &str) {
     out.push_str(text);
 }
 
-fn params(out: &mut String, asked: &Asked<'_>) -> Option<()> {
-    let mut text = String::with_capacity(256);
-    canonical::object(asked.params, &|name| name != "_meta", &mut text)?;
+fn params(text: &mut String, asked: &Asked<'_>) -> Option<()> {
+    canonical::object(asked.params, &|name| name != "_meta", text)?;
     let read;
     let meta = match (asked.meta, asked.params.get("_meta")) {
         (None, Some(written)) => {
@@ -140,13 +145,12 @@ fn params(out: &mut String, asked: &Asked<'_>) -> Option<()> {
         let is_native = matches!(asked.form, Form::Native(_));
         let counts = |name: &str| !IDLE_META.contains(&name) && (is_native || !name.starts_with(PROTOCOL_META));
         let at = text.len();
-        canonical::object(meta, &counts, &mut text)?;
+        canonical::object(meta, &counts, text)?;
         // Nothing that counts is as good as none.
         if &text[at..] == "{}" {
             text.truncate(at);
         }
     }
-    part(out, &text);
     Some(())
 }
 

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::edit::{Fault, Part};
+use super::members::borrowed;
 
 /// Members of a result that are not its output.
 const APART: &[&str] = &["isError", "resultType", "_meta"];
@@ -16,9 +17,9 @@ const SOME: usize = 4096;
 
 #[derive(Deserialize)]
 struct Item<'t> {
-    #[serde(borrow, rename = "type")]
+    #[serde(borrow, default, rename = "type", deserialize_with = "borrowed")]
     kind: Option<Cow<'t, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     text: Option<Cow<'t, str>>,
 }
 

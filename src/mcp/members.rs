@@ -33,8 +33,6 @@ impl<'b> Members<'b> {
 
     /// The value of a member that is text.
     pub fn text(&self, name: &str) -> Option<Cow<'b, str>> {
-        #[derive(Deserialize)]
-        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
         serde_json::from_str::<Text<'b>>(self.get(name)?.get()).ok().map(|text| text.0)
     }
 }
@@ -52,7 +50,7 @@ impl<'de: 'b, 'b> Deserialize<'de> for Members<'b> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Members::default();
                 let mut seen = HashSet::new();
-                while let Some((Name(name), value)) = map.next_entry::<Name<'b>, &'b RawValue>()? {
+                while let Some((Text(name), value)) = map.next_entry::<Text<'b>, &'b RawValue>()? {
                     // Few members are compared in place; many are hashed, or a large object would take time by its square.
                     let repeated = if members.0.len() < FEW { members.get(&name).is_some() } else { seen.contains(&name) };
                     if repeated {
@@ -72,8 +70,18 @@ impl<'de: 'b, 'b> Deserialize<'de> for Members<'b> {
     }
 }
 
-#[derive(Deserialize)]
-struct Name<'b>(#[serde(borrow)] Cow<'b, str>);
+/// A text that is borrowed where it is written without escapes.
+#[derive(Debug, Deserialize)]
+pub struct Text<'b>(#[serde(borrow)] pub Cow<'b, str>);
+
+/// Reads a text that may be missing. Serde borrows a `Cow` of its own accord only where it stands alone: within an `Option`
+/// it would be copied.
+///
+/// # Errors
+/// When it is no text.
+pub fn borrowed<'de: 'b, 'b, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'b, str>>, D::Error> {
+    Ok(Option::<Text<'b>>::deserialize(deserializer)?.map(|text| text.0))
+}
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::members::Members;
+use super::members::{Members, Text, borrowed};
 use super::method::{self, Named};
 use crate::call::{Call, Era, Kind};
 use crate::reject::{Code, Reject, Verdict};
@@ -21,12 +21,12 @@ const MAX_BATCH: usize = 256;
 /// One JSON-RPC message of any kind.
 #[derive(Debug, Deserialize)]
 pub struct Message<'b> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     jsonrpc: Option<Cow<'b, str>>,
     /// As it was written. An explicit `null` is read as absent, which JSON-RPC treats alike for our purposes.
     #[serde(borrow)]
     pub id: Option<&'b RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     pub method: Option<Cow<'b, str>>,
     #[serde(borrow, default, deserialize_with = "object")]
     pub params: Option<Params<'b>>,
@@ -60,9 +60,9 @@ pub struct Params<'b> {
 /// What a completion is for.
 #[derive(Debug, Default, Deserialize)]
 struct Reference<'b> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     name: Option<Cow<'b, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     uri: Option<Cow<'b, str>>,
 }
 
@@ -72,9 +72,6 @@ struct Subscriptions<'b> {
     #[serde(borrow, rename = "resourceSubscriptions", default)]
     resources: Vec<Text<'b>>,
 }
-
-#[derive(Debug, Deserialize)]
-struct Text<'b>(#[serde(borrow)] Cow<'b, str>);
 
 fn text<'b>(name: &str, raw: &'b RawValue) -> Result<Cow<'b, str>, String> {
     serde_json::from_str::<Text<'_>>(raw.get()).map(|text| text.0).map_err(|_| format!("`{name}` must be text"))
@@ -101,8 +98,7 @@ impl<'b> Message<'b> {
     }
 
     fn read(body: &'b [u8]) -> Verdict<Self> {
-        must_be_object(body)?;
-        serde_json::from_slice::<Self>(body).map_err(|e| explain(&e))?.check()
+        serde_json::from_str::<Self>(must_be_object(body)?).map_err(|e| explain(&e))?.check()
     }
 
     fn check(self) -> Verdict<Self> {
@@ -250,16 +246,16 @@ impl<'b> Payload<'b> {
     }
 }
 
-/// Refuses what serde would otherwise take for an object: an array, read member by member in the order of our own struct.
+/// A body as text. Refuses what serde would otherwise take for an object: an array, read member by member in the order of our own struct.
 /// Nor does it look at the encoding of what it skips.
 ///
 /// # Errors
 /// `invalid_request`, or `parse_error` for what is not UTF-8.
-pub fn must_be_object(body: &[u8]) -> Verdict<()> {
+pub fn must_be_object(body: &[u8]) -> Verdict<&str> {
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return Err(Reject::new(Code::InvalidRequest, "expected an object, found an array"));
     }
-    std::str::from_utf8(body).map(drop).map_err(|e| Reject::new(Code::ParseError, "the body is not UTF-8").because(e))
+    std::str::from_utf8(body).map_err(|e| Reject::new(Code::ParseError, "the body is not UTF-8").because(e))
 }
 
 /// The refusal for a body `serde_json` could not read.
@@ -274,7 +270,7 @@ pub fn explain(error: &serde_json::Error) -> Reject {
 pub struct Response<'b> {
     #[serde(borrow)]
     pub id: Option<&'b RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     pub method: Option<Cow<'b, str>>,
     #[serde(borrow)]
     pub params: Option<&'b RawValue>,

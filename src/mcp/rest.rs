@@ -84,8 +84,7 @@ impl<'b> Request<'b> {
     }
 
     fn read(body: &'b [u8]) -> Verdict<Self> {
-        super::message::must_be_object(body)?;
-        let written: Written<'b> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
+        let written: Written<'b> = serde_json::from_str(super::message::must_be_object(body)?).map_err(|e| explain(&e))?;
         let Some(method) = method::find_rest(&written.method) else {
             return Err(Reject::new(Code::UnknownMethod, format!("unknown method `{}`", clip(&written.method))));
         };

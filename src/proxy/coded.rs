@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use pingora::http::ResponseHeader;
+use http::response::Parts;
 use pingora::protocols::http::ServerSession;
 use pingora::{ErrorType, OrErr as _, Result};
 
@@ -45,48 +45,45 @@ pub struct Coded {
 
 /// Decides about an answer whose header is otherwise as it will be; `length` is that of the body, where it is known. What
 /// could have been coded says so to caches (`Vary`), also where it is not.
-///
-/// # Errors
-/// When a header of ours cannot be written, which would be a bug.
-pub fn choose(head: &mut ResponseHeader, client: &ServerSession, ctx: &Ctx, length: Option<usize>) -> Result<Option<Choice>> {
-    let Some(conf) = &ctx.snapshot.config.server.compression else { return Ok(None) };
+pub fn choose(head: &mut Parts, client: &ServerSession, ctx: &Ctx, length: Option<usize>) -> Option<Choice> {
+    let conf = ctx.snapshot.config.server.compression.as_ref()?;
     if !may_be_coded(head) {
-        return Ok(None);
+        return None;
     }
     if !varies(head) {
-        head.append_header(header::VARY, ACCEPT_ENCODING)?;
+        head.headers.append(header::VARY, ACCEPT_ENCODING);
     }
     let request = client.req_header();
     let fields = request.headers.get_all(header::ACCEPT_ENCODING);
     // HTTP/1.0 knows no chunks, without which a part passes for the whole.
     if fields.iter().next().is_none() || request.version < http::Version::HTTP_11 || is_kept_as_it_is(&request.headers) {
-        return Ok(None);
+        return None;
     }
     let accepted = Accepted::read(fields.iter().map(HeaderValue::as_bytes));
     let only = accepted.refuses_identity();
     if length.is_some_and(|length| length == 0 || (length < conf.min_size && !only)) {
-        return Ok(None);
+        return None;
     }
-    Ok(accepted.choose(&conf.algorithms).map(|coding| Choice { coding, level: conf.level, only }))
+    accepted.choose(&conf.algorithms).map(|coding| Choice { coding, level: conf.level, only })
 }
 
 /// Makes the header that of a coded answer of unknown length, and gives what codes it.
 ///
 /// # Errors
-/// When a header of ours cannot be written, which would be a bug, or there is no memory.
-fn begin(head: &mut ResponseHeader, client: &ServerSession, choice: Choice, length: Option<usize>) -> Result<Encoder> {
+/// When there is no memory.
+fn begin(head: &mut Parts, client: &ServerSession, choice: Choice, length: Option<usize>) -> Result<Encoder> {
     let encoder = Encoder::new(choice.coding, choice.level, length).or_err(ErrorType::InternalError, BUG)?;
-    say(head, choice.coding)?;
-    frame(head, client)?;
+    say(head, choice.coding);
+    frame(head, client);
     Ok(encoder)
 }
 
 /// What codes an answer that is relayed, if anything does; `length` is that of the body, where its server tells it.
 ///
 /// # Errors
-/// As [`choose`] and [`begin`].
-pub fn relayed(head: &mut ResponseHeader, client: &ServerSession, ctx: &Ctx, length: Option<usize>) -> Result<Option<Box<Encoder>>> {
-    let Some(choice) = choose(head, client, ctx, length)? else { return Ok(None) };
+/// As [`begin`].
+pub fn relayed(head: &mut Parts, client: &ServerSession, ctx: &Ctx, length: Option<usize>) -> Result<Option<Box<Encoder>>> {
+    let Some(choice) = choose(head, client, ctx, length) else { return Ok(None) };
     Ok(Some(Box::new(begin(head, client, choice, length)?)))
 }
 
@@ -102,11 +99,11 @@ pub fn note(ctx: &mut Ctx, encoder: &Encoder) {
 ///
 /// # Errors
 /// When the client is gone.
-pub async fn write(client: &mut ServerSession, ctx: &mut Ctx, mut head: ResponseHeader, body: Bytes, choice: Choice) -> Result<()> {
+pub async fn write(client: &mut ServerSession, ctx: &mut Ctx, mut head: Parts, body: Bytes, choice: Choice) -> Result<()> {
     if client.req_header().method == http::Method::HEAD {
         // How long it would be is known only once it is coded (RFC 9110 §9.3.2).
-        head.remove_header(&header::CONTENT_LENGTH);
-        client.write_response_header(Box::new(head)).await?;
+        head.headers.remove(header::CONTENT_LENGTH);
+        client.write_response_header(Box::new(head.into())).await?;
         return client.write_response_body(Bytes::new(), true).await;
     }
     if body.len() > PIECE {
@@ -115,13 +112,13 @@ pub async fn write(client: &mut ServerSession, ctx: &mut Ctx, mut head: Response
     let mut encoder = Encoder::new(choice.coding, choice.level, Some(body.len())).or_err(ErrorType::InternalError, BUG)?;
     let coded = at_once(&mut encoder, &body).or_err(ErrorType::InternalError, BUG)?;
     if coded.len() >= body.len() && !choice.only {
-        client.write_response_header(Box::new(head)).await?;
+        client.write_response_header(Box::new(head.into())).await?;
         return pieces(client, body).await;
     }
-    say(&mut head, choice.coding)?;
-    head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(coded.len()))?;
+    say(&mut head, choice.coding);
+    head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(coded.len()));
     note(ctx, &encoder);
-    client.write_response_header(Box::new(head)).await?;
+    client.write_response_header(Box::new(head.into())).await?;
     client.write_response_body(coded, true).await
 }
 
@@ -132,9 +129,9 @@ fn at_once(encoder: &mut Encoder, body: &[u8]) -> std::io::Result<Bytes> {
 }
 
 /// Codes and writes piece by piece: a long answer takes a worker's time from others, and memory for its coded form.
-async fn long(client: &mut ServerSession, ctx: &mut Ctx, mut head: ResponseHeader, mut body: Bytes, choice: Choice) -> Result<()> {
+async fn long(client: &mut ServerSession, ctx: &mut Ctx, mut head: Parts, mut body: Bytes, choice: Choice) -> Result<()> {
     let mut encoder = begin(&mut head, client, choice, Some(body.len()))?;
-    client.write_response_header(Box::new(head)).await?;
+    client.write_response_header(Box::new(head.into())).await?;
     while !body.is_empty() {
         let piece = body.split_to(PIECE.min(body.len()));
         let coded = encoder.push(&piece).or_err(ErrorType::InternalError, BUG)?;
@@ -150,18 +147,17 @@ async fn long(client: &mut ServerSession, ctx: &mut Ctx, mut head: ResponseHeade
 
 /// The fields of a coded answer (RFC 9110 §8.4). Its length is another, and a strong entity tag would be that of other
 /// bytes (§8.8.3).
-fn say(head: &mut ResponseHeader, coding: Coding) -> Result<()> {
-    head.insert_header(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()))?;
-    head.remove_header(&header::CONTENT_LENGTH);
-    head.remove_header(&header::ACCEPT_RANGES);
+fn say(head: &mut Parts, coding: Coding) {
+    head.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.remove(header::ACCEPT_RANGES);
     let tag = head.headers.get(header::ETAG).map(HeaderValue::as_bytes).filter(|tag| !tag.starts_with(b"W/"));
     if let Some(weak) = tag.and_then(|tag| HeaderValue::from_bytes(&[b"W/", tag].concat()).ok()) {
-        head.insert_header(header::ETAG, weak)?;
+        head.headers.insert(header::ETAG, weak);
     }
-    Ok(())
 }
 
-fn may_be_coded(head: &ResponseHeader) -> bool {
+fn may_be_coded(head: &Parts) -> bool {
     !bodiless(head.status)
         && head.status != http::StatusCode::PARTIAL_CONTENT
         && !head.headers.contains_key(header::CONTENT_ENCODING)
@@ -186,7 +182,7 @@ fn is_kept_as_it_is(headers: &http::HeaderMap) -> bool {
 }
 
 /// Whether `Vary` names it already.
-fn varies(head: &ResponseHeader) -> bool {
+fn varies(head: &Parts) -> bool {
     let names = head.headers.get_all(header::VARY).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     names.map(<[u8]>::trim_ascii).any(|name| name == b"*" || name.eq_ignore_ascii_case(b"accept-encoding"))
 }
@@ -195,10 +191,10 @@ fn varies(head: &ResponseHeader) -> bool {
 mod tests {
     use super::*;
 
-    fn head(status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
-        let mut head = ResponseHeader::build(status, None).unwrap();
+    fn head(status: u16, fields: &[(&'static str, &str)]) -> Parts {
+        let (mut head, ()) = http::Response::builder().status(status).body(()).unwrap().into_parts();
         for (name, value) in fields {
-            head.append_header(*name, *value).unwrap();
+            head.headers.append(*name, value.parse().unwrap());
         }
         head
     }
@@ -239,14 +235,14 @@ mod tests {
     #[test]
     fn a_coded_answer_has_no_length_no_ranges_and_a_weak_tag() {
         let mut strong = head(200, &[("etag", "\"abc\""), ("content-length", "10"), ("accept-ranges", "bytes")]);
-        say(&mut strong, Coding::Brotli).unwrap();
+        say(&mut strong, Coding::Brotli);
         assert_eq!(
             (&strong.headers[header::ETAG], &strong.headers[header::CONTENT_ENCODING]),
             (&"W/\"abc\"".parse().unwrap(), &"br".parse().unwrap())
         );
         assert!(!strong.headers.contains_key(header::CONTENT_LENGTH) && !strong.headers.contains_key(header::ACCEPT_RANGES));
         let mut weak = head(200, &[("etag", "W/\"abc\"")]);
-        say(&mut weak, Coding::Gzip).unwrap();
+        say(&mut weak, Coding::Gzip);
         assert_eq!(weak.headers[header::ETAG], "W/\"abc\"");
     }
 

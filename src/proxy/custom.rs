@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
-use pingora::http::ResponseHeader;
+use http::response::Parts;
 
 use super::ctx::Ctx;
 use crate::config::transform::may_change;
@@ -31,7 +31,7 @@ pub async fn request(middleware: &[Arc<dyn Middleware>], asking: &Asking<'_>) ->
 }
 
 /// Shows an answer to all middleware, and adds the headers it gives.
-pub fn response(ctx: &Ctx, head: &mut ResponseHeader) {
+pub fn response(ctx: &Ctx, head: &mut Parts) {
     let (Some(server), Some(principal)) = (&ctx.told.server, &ctx.principal) else { return };
     for middleware in ctx.middleware() {
         let answered = Answered {
@@ -44,8 +44,7 @@ pub fn response(ctx: &Ctx, head: &mut ResponseHeader) {
             elapsed: ctx.arrival.started.elapsed(),
         };
         for (name, value) in seen(&**middleware, &answered) {
-            // A name and a value were parsed already.
-            let _ = head.insert_header(name, value);
+            head.headers.insert(name, value);
         }
     }
 }

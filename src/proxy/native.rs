@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::HeaderValue;
-use pingora::http::ResponseHeader;
+use http::response::Parts;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, Result};
 use prometheus::IntGauge;
@@ -110,10 +110,9 @@ pub async fn answer(state: &State, client: &mut ServerSession, ctx: &mut Ctx, pl
 }
 
 /// The header for the client, the session id sealed.
-fn head(state: &State, client: &mut ServerSession, ctx: &Ctx, plan: &Native<'_>, opened: &Open<'_>) -> Verdict<ResponseHeader> {
+fn head(state: &State, client: &mut ServerSession, ctx: &Ctx, plan: &Native<'_>, opened: &Open<'_>) -> Verdict<Parts> {
     ctx.farewell(client);
-    let written = reply::relayed(&opened.incoming, ctx, client);
-    let mut head = written.map_err(|e| Reject::new(Code::Internal, "the answer cannot be written").because(e))?;
+    let mut head = reply::relayed(&opened.incoming, ctx, client);
     seal(state, plan, opened, &mut head)?;
     Ok(head)
 }
@@ -166,7 +165,7 @@ fn method(method: &http::Method) -> &'static str {
 }
 
 /// Replaces the upstream's session id by a sealed one that names its backend.
-fn seal(state: &State, plan: &Native<'_>, opened: &Open<'_>, head: &mut ResponseHeader) -> Verdict<()> {
+fn seal(state: &State, plan: &Native<'_>, opened: &Open<'_>, head: &mut Parts) -> Verdict<()> {
     if !opened.incoming.headers().contains_key(headers::SESSION) {
         return Ok(());
     }
@@ -176,7 +175,8 @@ fn seal(state: &State, plan: &Native<'_>, opened: &Open<'_>, head: &mut Response
     let sealed = state.shared.sealer.seal(&plan.pool.server, plan.principal.binding(), &session);
     let sealed = sealed.and_then(|token| HeaderValue::from_str(&token).ok());
     let sealed = sealed.ok_or_else(|| Reject::new(Code::BackendFailed, "the backend gave a session id that cannot be carried"))?;
-    head.insert_header("Mcp-Session-Id", sealed).map_err(|e| Reject::new(Code::Internal, "the answer cannot be written").because(e))
+    head.headers.insert(headers::SESSION, sealed);
+    Ok(())
 }
 
 async fn relayed(
@@ -185,7 +185,7 @@ async fn relayed(
     ctx: &mut Ctx,
     server: &Arc<str>,
     mut opened: Open<'_>,
-    mut head: ResponseHeader,
+    mut head: Parts,
 ) -> Served {
     let is_stream = opened.incoming.is_event_stream();
     if is_stream {
@@ -200,7 +200,7 @@ async fn relayed(
     let limits = &ctx.snapshot.config.server.limits;
     let patience = if is_stream { Patience::Idle(limits.stream_idle, returns(client)) } else { Patience::Whole(limits.request_timeout) };
     ctx.clock.enter(Stage::Answer);
-    if client.write_response_header(Box::new(head)).await.is_err() {
+    if client.write_response_header(Box::new(head.into())).await.is_err() {
         return (Outcome::Abandoned, Err(left()));
     }
     let _counted = is_stream.then(|| Streaming::begin(state));
@@ -285,7 +285,7 @@ async fn rewritten(
     ctx: &mut Ctx,
     plan: &Native<'_>,
     mut opened: Open<'_>,
-    mut head: ResponseHeader,
+    mut head: Parts,
     sight: Option<Sight>,
 ) -> Served {
     let status = head.status;
@@ -297,12 +297,10 @@ async fn rewritten(
     }
     if opened.incoming.is_event_stream() {
         // Its length changes, and without one its end must be told by chunks, or a part would pass for the whole.
-        head.remove_header(&http::header::CONTENT_LENGTH);
-        if let Err(failure) = reply::frame(&mut head, client) {
-            return (Outcome::Failed, Err(failure));
-        }
+        head.headers.remove(http::header::CONTENT_LENGTH);
+        reply::frame(&mut head, client);
         ctx.clock.enter(Stage::Answer);
-        if client.write_response_header(Box::new(head)).await.is_err() {
+        if client.write_response_header(Box::new(head.into())).await.is_err() {
             return (Outcome::Abandoned, Err(left()));
         }
         let _counted = Streaming::begin(state);
@@ -337,14 +335,11 @@ async fn rewritten(
     };
     let body = kept.map_or(body, Bytes::from);
     let outcome = judge(status, body.get(..JUDGED).map_or(&body[..], |_| &[]));
-    let written = async {
-        head.remove_header(&http::header::TRANSFER_ENCODING);
-        if !reply::bodiless(status) {
-            head.insert_header(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
-        }
-        reply::whole(client, ctx, head, body).await
-    };
-    (outcome, written.await.map(Ok))
+    head.headers.remove(http::header::TRANSFER_ENCODING);
+    if !reply::bodiless(status) {
+        head.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    (outcome, reply::whole(client, ctx, head, body).await.map(Ok))
 }
 
 /// Counts an open stream for as long as it lives.

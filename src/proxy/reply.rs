@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
-use pingora::http::ResponseHeader;
+use http::response::Parts;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
@@ -21,6 +21,8 @@ use crate::reject::Reject;
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Fields that an answer may have from us: its id, what limits and cache say, `Vary`, and what Pingora adds.
+const OURS: usize = 8;
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 /// Written at once, or up to twice as much where that is the rest: each write may wake the client.
@@ -32,15 +34,15 @@ const EVENTS: &str = "text/event-stream";
 /// # Errors
 /// When the client is gone.
 pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Result<()> {
-    // Names in the case they were given cost a second table; only the common ones are written with capitals without.
-    let mut head = ResponseHeader::build_no_case(page.status, Some(8 + page.headers.len()))?;
-    head.insert_header(header::CONTENT_TYPE, content_type(page.content_type)?)?;
-    head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(page.body.len()))?;
-    head.insert_header(REQUEST_ID, ctx.arrival.request_id.clone())?;
+    let status = StatusCode::from_u16(page.status).or_err(ErrorType::InternalError, "a status of our own")?;
+    let mut head = begin(status, 2 + page.headers.len());
+    head.headers.insert(header::CONTENT_TYPE, content_type(page.content_type)?);
+    head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.body.len()));
+    head.headers.insert(REQUEST_ID, ctx.arrival.request_id.clone());
     for (name, value) in page.headers {
-        head.append_header(name, value)?;
+        head.headers.append(name, value);
     }
-    dress(&mut head, ctx)?;
+    dress(&mut head, ctx);
     ctx.farewell(client);
     whole(client, ctx, head, page.body).await
 }
@@ -49,15 +51,15 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
 ///
 /// # Errors
 /// When the client is gone.
-pub async fn whole(client: &mut ServerSession, ctx: &mut Ctx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
+pub async fn whole(client: &mut ServerSession, ctx: &mut Ctx, mut head: Parts, body: Bytes) -> Result<()> {
     ctx.clock.enter(Stage::Answer);
     ctx.told.bytes = body.len();
-    if let Some(choice) = coded::choose(&mut head, client, ctx, Some(body.len()))? {
+    if let Some(choice) = coded::choose(&mut head, client, ctx, Some(body.len())) {
         // Boxed: its future is large, and most answers need none.
         return Box::pin(coded::write(client, ctx, head, body, choice)).await;
     }
     let is_head = client.req_header().method == http::Method::HEAD;
-    client.write_response_header(Box::new(head)).await?;
+    client.write_response_header(Box::new(head.into())).await?;
     pieces(client, if is_head { Bytes::new() } else { body }).await
 }
 
@@ -120,80 +122,76 @@ fn content_type(text: Cow<'static, str>) -> Result<HeaderValue> {
     }
 }
 
+/// A header with room for so many fields beside those that any answer of ours may have.
+fn begin(status: StatusCode, fields: usize) -> Parts {
+    let mut head = http::Response::new(()).into_parts().0;
+    head.status = status;
+    head.headers.reserve(OURS + fields);
+    head
+}
+
 /// The header of an answer that is relayed: the upstream's, less what belongs to its connection.
-///
-/// # Errors
-/// When a header of ours cannot be written, which would be a bug.
-pub fn relayed(incoming: &Incoming<'_>, ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
-    let mut head = incoming.header().cloned().map_or_else(|| ResponseHeader::build(incoming.status(), None), Ok)?;
-    // The upstream's version is its connection's; ours is decided by the client's.
-    head.set_version(http::Version::HTTP_11);
-    let nominated = nominated(&head.headers);
-    let private = head.headers.keys().filter(|name| is_private(name)).cloned();
-    for name in private.chain(nominated).collect::<Vec<_>>() {
-        head.remove_header(&name);
+pub fn relayed(incoming: &Incoming<'_>, ctx: &Ctx, client: &ServerSession) -> Parts {
+    let theirs = incoming.headers();
+    let nominated = nominated(theirs);
+    let mut head = begin(incoming.status(), theirs.len());
+    for (name, value) in theirs.iter().filter(|(name, _)| !is_private(name) && !nominated.contains(name)) {
+        head.headers.append(name.clone(), value.clone());
     }
-    head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
-    dress(&mut head, ctx)?;
-    frame(&mut head, client)?;
-    Ok(head)
+    head.headers.insert(REQUEST_ID, ctx.arrival.request_id.clone());
+    dress(&mut head, ctx);
+    frame(&mut head, client);
+    head
 }
 
 /// The header of an event stream of our own.
-///
-/// # Errors
-/// When a header of ours cannot be written, which would be a bug.
-pub fn events(ctx: &Ctx, client: &ServerSession) -> Result<ResponseHeader> {
-    let mut head = ResponseHeader::build(StatusCode::OK, Some(5))?;
-    head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static(EVENTS))?;
-    head.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
-    head.insert_header("X-Request-ID", ctx.arrival.request_id.clone())?;
-    dress(&mut head, ctx)?;
-    frame(&mut head, client)?;
-    Ok(head)
+pub fn events(ctx: &Ctx, client: &ServerSession) -> Parts {
+    let mut head = begin(StatusCode::OK, 2);
+    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENTS));
+    head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    head.headers.insert(REQUEST_ID, ctx.arrival.request_id.clone());
+    dress(&mut head, ctx);
+    frame(&mut head, client);
+    head
 }
 
 /// What every answer gets: leave for a page of a listed origin to read it (CORS), what the API version tells of its end,
 /// what the operator's rules change, what middleware adds, and how near the caller came to a limit.
-fn dress(head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
+fn dress(head: &mut Parts, ctx: &Ctx) {
+    let headers = &mut head.headers;
     if let Some(notice) = &ctx.notice {
-        head.insert_header(POLICY, notice.policy())?;
-        head.insert_header(LIMIT, notice.state())?;
+        headers.insert(POLICY, notice.policy());
+        headers.insert(LIMIT, notice.state());
     }
     if let Some(cached) = &ctx.cached {
-        cached.tell(head)?;
+        cached.tell(headers);
     }
     for (name, value) in ctx.arrival.shared_with.iter().flat_map(access::shared_with) {
-        head.append_header(name, value)?;
+        headers.append(name, value);
     }
     for (name, value) in ctx.version.iter().flat_map(|version| &version.headers) {
-        head.append_header(name.clone(), value.clone())?;
+        headers.append(name, value.clone());
     }
     for name in &ctx.downstream.remove {
-        head.remove_header(name);
+        headers.remove(name);
     }
     for (name, value) in &ctx.downstream.set {
-        head.insert_header(name.clone(), value.clone())?;
+        headers.insert(name, value.clone());
     }
     custom::response(ctx, head);
-    Ok(())
 }
 
 /// Without a length an H1 body needs chunks, or it would end with the connection.
-///
-/// # Errors
-/// When a header of ours cannot be written, which would be a bug.
-pub fn frame(head: &mut ResponseHeader, client: &ServerSession) -> Result<()> {
+pub fn frame(head: &mut Parts, client: &ServerSession) {
     let bodiless = bodiless(head.status);
     if bodiless {
         // A length would announce a body that must not come (RFC 9110 §8.6).
-        head.remove_header(&header::CONTENT_LENGTH);
+        head.headers.remove(header::CONTENT_LENGTH);
     }
     let is_h11 = client.req_header().version == http::Version::HTTP_11;
     if is_h11 && !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
-        head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+        head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    Ok(())
 }
 
 /// Whether an answer of this status has no body.

@@ -235,8 +235,8 @@ async fn element(
 /// A call whose notifications are sent as they come, and then the envelope or the problem as the last event.
 async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) -> Result<()> {
     ctx.farewell(client);
-    let head = reply::events(ctx, client)?;
-    client.write_response_header(Box::new(head)).await?;
+    let head = reply::events(ctx, client);
+    client.write_response_header(Box::new(head.into())).await?;
     let (sender, mut notices) = mpsc::channel(NOTICES);
     let mut bytes = 0;
     let answer = {
@@ -306,7 +306,8 @@ fn count(state: &State, ctx: &Ctx, plan: &Rest<'_>, request: &Request<'_>, answe
         Ok(done) => (done.outcome, done.body.len()),
         Err(reject) => (outcome_of(reject), 0),
     };
-    plan.pool.meter(&state.shared.metrics, &request.call()).count(outcome, ctx.arrival.started.elapsed(), bytes);
-    cached::settle(ctx, &plan.pool, &request.call(), outcome);
+    let call = request.call();
+    plan.pool.meter(&state.shared.metrics, &call).count(outcome, ctx.arrival.started.elapsed(), bytes);
+    cached::settle(ctx, &plan.pool, &call, outcome);
     outcome
 }

@@ -9,9 +9,8 @@ pub mod warm;
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
-use pingora::Result;
-use pingora::http::ResponseHeader;
 
 use super::ctx::Ctx;
 use crate::cache::{Bypass, Hit};
@@ -28,7 +27,7 @@ const STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub struct Cached {
     /// For the access log.
     pub word: &'static str,
-    status: String,
+    status: HeaderValue,
     age: Option<u64>,
 }
 
@@ -38,34 +37,36 @@ impl Cached {
         // What is past its time has less than none left.
         let (ttl, over) = (entry.ttl.saturating_sub(age).as_secs(), age.saturating_sub(entry.ttl));
         let (word, status) = if hit.is_stale {
-            ("stale", format!("mcp-gateway; hit; ttl=-{}; detail=stale", whole_seconds(over)))
+            ("stale", status(&["hit; ttl=-", itoa::Buffer::new().format(whole_seconds(over)), "; detail=stale"]))
         } else {
-            ("hit", format!("mcp-gateway; hit; ttl={ttl}"))
+            ("hit", status(&["hit; ttl=", itoa::Buffer::new().format(ttl)]))
         };
         Self { word, status, age: Some(age.as_secs()) }
     }
 
     fn miss(stored: bool) -> Self {
-        let stored = if stored { "; stored" } else { "" };
-        Self { word: "miss", status: format!("mcp-gateway; fwd=miss{stored}"), age: None }
+        Self { word: "miss", status: status(&["fwd=miss", if stored { "; stored" } else { "" }]), age: None }
     }
 
     fn bypass(why: Bypass) -> Self {
-        Self { word: "bypass", status: format!("mcp-gateway; fwd=bypass; detail={}", why.name()), age: None }
+        Self { word: "bypass", status: status(&["fwd=bypass; detail=", why.name()]), age: None }
     }
 
     /// Adds the headers.
-    ///
-    /// # Errors
-    /// When a header of ours cannot be written, which would be a bug.
-    pub fn tell(&self, head: &mut ResponseHeader) -> Result<()> {
-        // Words and numbers of our own.
-        head.insert_header(STATUS, HeaderValue::from_str(&self.status).unwrap_or_else(|_| HeaderValue::from_static("mcp-gateway")))?;
+    pub fn tell(&self, headers: &mut HeaderMap) {
+        headers.insert(STATUS, self.status.clone());
         if let Some(age) = self.age {
-            head.insert_header(header::AGE, HeaderValue::from(age))?;
+            headers.insert(header::AGE, HeaderValue::from(age));
         }
-        Ok(())
     }
+}
+
+/// Words and numbers of our own as a member of `Cache-Status`.
+fn status(words: &[&str]) -> HeaderValue {
+    let mut text = String::with_capacity(48);
+    text.push_str("mcp-gateway; ");
+    text.extend(words.iter().copied());
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("mcp-gateway"))
 }
 
 fn whole_seconds(duration: Duration) -> u64 {

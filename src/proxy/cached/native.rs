@@ -150,7 +150,9 @@ fn given(ctx: &mut Ctx, plan: &Native<'_>, hit: &Hit, sight: Option<&Sight>) -> 
     let [begin, middle] = [r#"{"jsonrpc":"2.0","id":"#, r#","result":"#];
     let written = id.map_or("null", RawValue::get);
     let mut body = Vec::with_capacity(begin.len() + written.len() + middle.len() + parts.len() + 64);
-    body.extend_from_slice([begin, written, middle].concat().as_bytes());
+    for text in [begin, written, middle] {
+        body.extend_from_slice(text.as_bytes());
+    }
     let at = body.len();
     parts.write(told.as_deref(), &mut body);
     if sight.is_some() || plan.shapes().is_some() {
