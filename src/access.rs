@@ -52,7 +52,7 @@ impl Access {
             allow: access.allow.clone(),
             deny: access.deny.clone(),
             proxies: config.server.trusted_proxies.clone(),
-            hosts: access.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            hosts: access.hosts.clone(),
             origins: access.origins.clone(),
         }
     }
@@ -103,12 +103,12 @@ impl Access {
     }
 
     fn may_be_called(&self, host: &str) -> bool {
-        let name = host_name(host).to_ascii_lowercase();
+        let name = host_name(host);
         let bare = name.trim_start_matches('[').trim_end_matches(']');
-        name == "localhost"
-            || name.ends_with(".localhost")
+        // It, and every name below it (RFC 6761 §6.3).
+        name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
             || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
-            || self.hosts.iter().any(|listed| *listed == name || *listed == host.to_ascii_lowercase())
+            || self.hosts.iter().any(|listed| listed.eq_ignore_ascii_case(name) || listed.eq_ignore_ascii_case(host))
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
-use serde_json::value::RawValue;
 
 use super::key::Key;
 use super::marks::Mark;
@@ -56,9 +55,8 @@ impl Entry {
     }
 
     /// What a caller of now is told of its time, if anything: what is left of it, in milliseconds.
-    pub fn told(&self, age: Duration) -> Option<Box<RawValue>> {
-        let left = self.ttl.saturating_sub(age).as_millis();
-        RawValue::from_string(left.to_string()).ok().filter(|_| self.is_hinted)
+    pub fn told(&self, age: Duration) -> Option<u128> {
+        self.is_hinted.then(|| self.ttl.saturating_sub(age).as_millis())
     }
 
     /// Whether less than a tenth of its time is left.

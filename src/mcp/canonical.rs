@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::value::RawValue;
 
-use super::members::Members;
+use super::members::{Member, Members};
 
 /// Nesting that is followed.
 const DEEPEST: usize = 64;
@@ -46,10 +46,18 @@ fn nested(text: &str, out: &mut String, depth: usize) -> Option<()> {
 }
 
 fn written(members: &Members<'_>, keeps: &dyn Fn(&str) -> bool, out: &mut String, depth: usize) -> Option<()> {
-    let mut kept: Vec<_> = members.0.iter().filter(|(name, _)| keeps(name)).collect();
+    let kept = || members.0.iter().filter(|(name, _)| keeps(name));
+    if kept().is_sorted_by(|(a, _), (b, _)| a <= b) {
+        return sorted(kept(), out, depth);
+    }
+    let mut kept: Vec<_> = kept().collect();
     kept.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    sorted(kept.into_iter(), out, depth)
+}
+
+fn sorted<'m>(members: impl Iterator<Item = &'m Member<'m>>, out: &mut String, depth: usize) -> Option<()> {
     out.push('{');
-    for (at, (name, raw)) in kept.into_iter().enumerate() {
+    for (at, (name, raw)) in members.enumerate() {
         separate(at, out);
         quoted(name, out)?;
         out.push(':');

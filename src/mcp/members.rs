@@ -16,9 +16,12 @@ use crate::reject::clip;
 /// Up to how many members a scan is cheaper than a set.
 const FEW: usize = 16;
 
+/// A name and its value as it was written.
+pub type Member<'b> = (Cow<'b, str>, &'b RawValue);
+
 /// A JSON object as its members in order, values untouched; a repeated name is an error.
 #[derive(Debug, Clone, Default)]
-pub struct Members<'b>(pub Vec<(Cow<'b, str>, &'b RawValue)>);
+pub struct Members<'b>(pub Vec<Member<'b>>);
 
 impl<'b> Members<'b> {
     pub fn get(&self, name: &str) -> Option<&'b RawValue> {

@@ -10,7 +10,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::{ErrorType, OrErr as _, Result};
 
 use super::ctx::Ctx;
-use super::reply::{PIECE, bodiless, frame, pieces};
+use super::reply::{PIECE, bodiless, frame, number, pieces};
 use crate::coding::accept::Accepted;
 use crate::coding::encoder::Encoder;
 use crate::coding::{Coding, Level};
@@ -116,7 +116,7 @@ pub async fn write(client: &mut ServerSession, ctx: &mut Ctx, mut head: Parts, b
         return pieces(client, body).await;
     }
     say(&mut head, choice.coding);
-    head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(coded.len()));
+    head.headers.insert(header::CONTENT_LENGTH, number(coded.len()));
     note(ctx, &encoder);
     client.write_response_header(Box::new(head.into())).await?;
     client.write_response_body(coded, true).await

@@ -337,7 +337,7 @@ async fn rewritten(
     let outcome = judge(status, body.get(..JUDGED).map_or(&body[..], |_| &[]));
     head.headers.remove(http::header::TRANSFER_ENCODING);
     if !reply::bodiless(status) {
-        head.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        head.headers.insert(http::header::CONTENT_LENGTH, reply::number(body.len()));
     }
     (outcome, reply::whole(client, ctx, head, body).await.map(Ok))
 }

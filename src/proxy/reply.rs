@@ -37,7 +37,7 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
     let status = StatusCode::from_u16(page.status).or_err(ErrorType::InternalError, "a status of our own")?;
     let mut head = begin(status, 2 + page.headers.len());
     head.headers.insert(header::CONTENT_TYPE, content_type(page.content_type)?);
-    head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.body.len()));
+    head.headers.insert(header::CONTENT_LENGTH, number(page.body.len()));
     head.headers.insert(REQUEST_ID, ctx.arrival.request_id.clone());
     for (name, value) in page.headers {
         head.headers.append(name, value);
@@ -120,6 +120,11 @@ fn content_type(text: Cow<'static, str>) -> Result<HeaderValue> {
         Cow::Borrowed(text) => Ok(HeaderValue::from_static(text)),
         Cow::Owned(text) => HeaderValue::from_str(&text).or_err(ErrorType::InternalError, "a content type of our own"),
     }
+}
+
+/// A number as the value of a header; `HeaderValue::from` allocates twice for it.
+pub fn number(number: impl itoa::Integer) -> HeaderValue {
+    HeaderValue::from_str(itoa::Buffer::new().format(number)).expect("digits")
 }
 
 /// A header with room for so many fields beside those that any answer of ours may have.

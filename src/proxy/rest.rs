@@ -154,6 +154,7 @@ struct Together {
     room: AtomicUsize,
     /// Whether any did not go well.
     partly: AtomicBool,
+    cached: cached::Several,
 }
 
 /// All elements of a batch, concurrently but bounded; the answers are in the order of the questions.
@@ -166,7 +167,8 @@ async fn batch(
 ) -> Result<Verdict<()>> {
     let headers = headers(ctx, client);
     ctx.clock.enter(Stage::Upstream);
-    let together = Together { room: AtomicUsize::new(MAX_BATCH_ANSWER), partly: AtomicBool::new(false) };
+    let together =
+        Together { room: AtomicUsize::new(MAX_BATCH_ANSWER), partly: AtomicBool::new(false), cached: cached::Several::default() };
     let answers = {
         let ctx = &*ctx;
         // Boxed, because the compiler cannot yet see that the bare futures are `Send` (rust-lang/rust#102211).
@@ -183,6 +185,7 @@ async fn batch(
     };
     ctx.told.itemised = true;
     ctx.told.partly = together.partly.into_inner();
+    ctx.cached = together.cached.told();
     let mut body = b"[".to_vec();
     body.extend_from_slice(&answers.join(&b','));
     body.push(b']');
@@ -205,6 +208,7 @@ async fn element(
             event::refused(ctx, reject);
             together.partly.store(true, Ordering::Relaxed);
             refused::element(ctx, reject, None);
+            together.cached.note(None);
             return reject.problem(ctx.request_id());
         }
     };
@@ -216,6 +220,7 @@ async fn element(
     let outcome = count(state, ctx, plan, request, &answer);
     together.partly.fetch_or(outcome != Outcome::Ok, Ordering::Relaxed);
     event::element(ctx, &request.call(), &answer, outcome, cached.as_ref());
+    together.cached.note(cached.as_ref());
     match answer {
         Err(reject) => {
             refused::element(ctx, &reject, Some(&request.call()));
@@ -235,13 +240,15 @@ async fn element(
 /// A call whose notifications are sent as they come, and then the envelope or the problem as the last event.
 async fn streamed(state: &State, client: &mut ServerSession, ctx: &mut Ctx, plan: &Rest<'_>, request: &Request<'_>) -> Result<()> {
     ctx.farewell(client);
+    let course = plan.courses.first();
+    // Progress is what is asked for, and what is kept has none.
+    let wished = cached::rest::wished(ctx, &client.req_header().headers, plan, course, request).without();
+    ctx.cached = wished.bypassed();
     let head = reply::events(ctx, client);
     client.write_response_header(Box::new(head.into())).await?;
     let (sender, mut notices) = mpsc::channel(NOTICES);
     let mut bytes = 0;
     let answer = {
-        let course = plan.courses.first();
-        let wished = cached::rest::wished(ctx, &client.req_header().headers, plan, course, request);
         let call = call(state, ctx, plan, request, course, Some(sender));
         let unseen = OnceLock::new();
         let run = async { cached::rest::run(ctx, wished, plan, course, call, &unseen).await.0 };

@@ -7,12 +7,14 @@ pub mod rest;
 pub mod serve;
 pub mod warm;
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 
 use super::ctx::Ctx;
+use super::reply::number;
 use crate::cache::{Bypass, Hit};
 use crate::call::Call;
 use crate::mcp::method;
@@ -27,8 +29,43 @@ const STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub struct Cached {
     /// For the access log.
     pub word: &'static str,
-    status: HeaderValue,
+    told: Told,
     age: Option<u64>,
+}
+
+/// What `Cache-Status` says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Seconds it has left.
+    Fresh(u64),
+    /// Seconds it is past its time.
+    Stale(u64),
+    Miss {
+        stored: bool,
+    },
+    Bypass(Bypass),
+    /// Every request of a batch was answered from the cache.
+    All,
+    /// Some were, and others asked.
+    Some,
+}
+
+impl Told {
+    /// As a member of the list (RFC 9211 §2): words and numbers of our own.
+    fn written(self) -> HeaderValue {
+        let mut digits = itoa::Buffer::new();
+        let words = match self {
+            Self::Fresh(left) => ["hit; ttl=", digits.format(left), ""],
+            Self::Stale(over) => ["hit; ttl=-", digits.format(over), "; detail=stale"],
+            Self::Miss { stored } => ["fwd=miss", if stored { "; stored" } else { "" }, ""],
+            Self::Bypass(why) => ["fwd=bypass; detail=", why.name(), ""],
+            Self::All => ["hit", "", ""],
+            Self::Some => ["fwd=partial", "", ""],
+        };
+        let [a, b, c] = words;
+        let whole = HeaderValue::try_from(["mcp-gateway; ", a, b, c].concat());
+        whole.unwrap_or_else(|_| HeaderValue::from_static("mcp-gateway"))
+    }
 }
 
 impl Cached {
@@ -36,37 +73,55 @@ impl Cached {
         let (entry, age) = (&hit.entry, hit.age);
         // What is past its time has less than none left.
         let (ttl, over) = (entry.ttl.saturating_sub(age).as_secs(), age.saturating_sub(entry.ttl));
-        let (word, status) = if hit.is_stale {
-            ("stale", status(&["hit; ttl=-", itoa::Buffer::new().format(whole_seconds(over)), "; detail=stale"]))
-        } else {
-            ("hit", status(&["hit; ttl=", itoa::Buffer::new().format(ttl)]))
-        };
-        Self { word, status, age: Some(age.as_secs()) }
+        let (word, told) = if hit.is_stale { ("stale", Told::Stale(whole_seconds(over))) } else { ("hit", Told::Fresh(ttl)) };
+        Self { word, told, age: Some(age.as_secs()) }
     }
 
     fn miss(stored: bool) -> Self {
-        Self { word: "miss", status: status(&["fwd=miss", if stored { "; stored" } else { "" }]), age: None }
+        Self { word: "miss", told: Told::Miss { stored }, age: None }
     }
 
     fn bypass(why: Bypass) -> Self {
-        Self { word: "bypass", status: status(&["fwd=bypass; detail=", why.name()]), age: None }
+        Self { word: "bypass", told: Told::Bypass(why), age: None }
     }
 
     /// Adds the headers.
     pub fn tell(&self, headers: &mut HeaderMap) {
-        headers.insert(STATUS, self.status.clone());
+        headers.insert(STATUS, self.told.written());
         if let Some(age) = self.age {
-            headers.insert(header::AGE, HeaderValue::from(age));
+            headers.insert(header::AGE, number(age));
         }
     }
 }
 
-/// Words and numbers of our own as a member of `Cache-Status`.
-fn status(words: &[&str]) -> HeaderValue {
-    let mut text = String::with_capacity(48);
-    text.push_str("mcp-gateway; ");
-    text.extend(words.iter().copied());
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("mcp-gateway"))
+/// What the cache had to do with the answers to a batch.
+#[derive(Default)]
+pub struct Several {
+    /// Given from the cache.
+    given: AtomicUsize,
+    /// Asked for.
+    asked: AtomicUsize,
+    /// Some are of a kind that is kept.
+    is_any: AtomicBool,
+}
+
+impl Several {
+    pub fn note(&self, one: Option<&Cached>) {
+        let is_given = one.is_some_and(|cached| matches!(cached.told, Told::Fresh(_) | Told::Stale(_)));
+        let count = if is_given { &self.given } else { &self.asked };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.is_any.fetch_or(one.is_some(), Ordering::Relaxed);
+    }
+
+    /// All of it in one word; nothing where none is of a kind that is kept.
+    pub fn told(self) -> Option<Cached> {
+        let told = match (self.given.into_inner(), self.asked.into_inner()) {
+            (0, _) => return self.is_any.into_inner().then(|| Cached::miss(false)),
+            (_, 0) => Cached { word: "hit", told: Told::All, age: None },
+            _ => Cached { word: "partial", told: Told::Some, age: None },
+        };
+        Some(told)
+    }
 }
 
 fn whole_seconds(duration: Duration) -> u64 {

@@ -154,7 +154,7 @@ fn given(ctx: &mut Ctx, plan: &Native<'_>, hit: &Hit, sight: Option<&Sight>) -> 
         body.extend_from_slice(text.as_bytes());
     }
     let at = body.len();
-    parts.write(told.as_deref(), &mut body);
+    parts.write(told, &mut body);
     if sight.is_some() || plan.shapes().is_some() {
         let broken = || Reject::new(Code::Internal, "what was kept of an answer cannot be read");
         let result = std::str::from_utf8(&body[at..]).map_err(|_| broken())?;

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue};
+use serde_json::value::RawValue;
 
 use super::{Cached, late};
 use crate::cache::fill::Elsewhere;
@@ -38,6 +39,25 @@ pub enum Wished {
     Wish(Arc<Wish>),
 }
 
+impl Wished {
+    /// The same for a caller who is told how it goes, which only the server can.
+    #[must_use]
+    pub fn without(self) -> Self {
+        match self {
+            Self::Wish(wish) => {
+                wish.bypassed(Bypass::Progress);
+                Self::Bypassed(Bypass::Progress)
+            }
+            other => other,
+        }
+    }
+
+    /// Why the cache is not asked, where it might have been.
+    pub fn bypassed(&self) -> Option<Cached> {
+        if let Self::Bypassed(why) = self { Some(Cached::bypass(*why)) } else { None }
+    }
+}
+
 /// What a call looks for in the cache.
 pub fn wished(ctx: &Ctx, headers: &HeaderMap, plan: &Rest<'_>, course: Option<&Course>, request: &Request<'_>) -> Wished {
     let Some(cache) = &ctx.snapshot.cache else { return Wished::Nothing };
@@ -60,13 +80,8 @@ pub async fn run(
     // Boxed is whatever waits for others: their futures are large, and an answer that is there already needs none of them.
     let (wish, cache) = match (wished, &ctx.snapshot.cache) {
         (Wished::Wish(wish), Some(cache)) => (wish, cache),
-        (Wished::Bypassed(why), _) => return (Box::pin(ask(&call)).await, Some(Cached::bypass(why))),
-        _ => return (Box::pin(ask(&call)).await, None),
+        (wished, _) => return (Box::pin(ask(&call)).await, wished.bypassed()),
     };
-    if call.notices.is_some() {
-        wish.bypassed(Bypass::Progress);
-        return (Box::pin(ask(&call)).await, Some(Cached::bypass(Bypass::Progress)));
-    }
     call.trace.enter(Stage::Cache);
     match cache.peek(&wish) {
         Some(Step::Hit(hit)) => found(ctx, plan, course, &call, hit),
@@ -128,7 +143,7 @@ fn found(ctx: &Ctx, plan: &Rest<'_>, course: Option<&Course>, call: &Call<'_>, m
 }
 
 fn given(call: &Call<'_>, hit: &Hit) -> Answered {
-    let told = hit.entry.told(hit.age);
+    let told = hit.entry.told(hit.age).and_then(|left| RawValue::from_string(left.to_string()).ok());
     (call.given(&hit.entry.result.members(told.as_deref()), &hit.entry.backend), Some(Cached::hit(hit)))
 }
 

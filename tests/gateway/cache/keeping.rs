@@ -214,3 +214,24 @@ async fn without_a_cache_nothing_is_kept_or_told() {
     }
     assert_eq!(stub.asked("tools/list") - before, 2);
 }
+
+#[tokio::test]
+async fn a_batch_tells_whether_all_of_it_was_kept_and_a_stream_that_it_is_asked_for() {
+    let stub = Stub::start().await;
+    stub.results("tools/list", tools("public"));
+    let gateway = caching(&stub, "", "").await;
+    let gateway = &gateway;
+    let batch = async |requests: &[serde_json::Value]| rest(gateway, &json!(requests), &[]).await;
+    let ping = json!({ "method": "ping" });
+    assert_eq!(status(&batch(std::slice::from_ref(&ping)).await), "", "nothing of it is of a kind that is kept");
+    assert_eq!(status(&batch(&[list(), ping.clone()]).await), "mcp-gateway; fwd=miss");
+    assert_eq!(status(&batch(&[list(), ping]).await), "mcp-gateway; fwd=partial");
+    let (all, answers) = told(batch(&[list(), list()]).await).await;
+    assert_eq!((all.as_str(), &answers[1]["cached"]), ("mcp-gateway; hit", &json!(true)));
+    let before = stub.asked("tools/list");
+    let streamed = rest(gateway, &list(), &[("accept", "text/event-stream")]).await;
+    assert_eq!(streamed.headers()["content-type"], "text/event-stream");
+    assert_eq!(status(&streamed), "mcp-gateway; fwd=bypass; detail=progress");
+    assert!(streamed.text().await.expect("events").contains("event: result"));
+    assert_eq!(stub.asked("tools/list") - before, 1);
+}
