@@ -157,6 +157,24 @@ const RISKS: &[(&str, &str, &str)] = &[
         "backends: [ { name: a, url: 'https://a', credential: { bearer: x } }, { name: b, url: 'http://b' } ]",
     ),
     (
+        "collector_credential_over_http",
+        "observability: { tracing: { otlp: 'http://c:4318', headers: { x-api-key: x } } }",
+        "observability: { tracing: { otlp: 'http://c:4318' }, metrics: { otlp: { endpoint: 'https://c', headers: { x-api-key: x } } } }",
+    ),
+    ("stores_in_the_clear", "redis: { url: 'redis://r' }", "redis: { url: 'rediss://r' }"),
+    ("stores_in_the_clear", "redis: { url: 'redis://10.0.0.1' }", "redis: { url: 'redis://127.0.0.1' }"),
+    ("stores_in_the_clear", "analytics: { postgres: 'postgres://u@db/n' }", "analytics: { postgres: 'postgres://u@db/n?sslmode=require' }"),
+    (
+        "stores_in_the_clear",
+        "analytics: { postgres: 'postgres://u@db/n?sslmode=prefer' }",
+        "analytics: { postgres: 'postgres://u@localhost/n' }",
+    ),
+    (
+        "stores_in_the_clear",
+        "discovery: { etcd: { endpoints: ['http://etcd:2379'] } }",
+        "discovery: { etcd: { endpoints: ['http://127.0.0.1:2379'] } }",
+    ),
+    (
         "limits_fail_open",
         "redis: { url: 'redis://r' }\nrate_limits: { store: redis, on_store_failure: allow }",
         "redis: { url: 'redis://r' }\nrate_limits: { store: redis, on_store_failure: deny }",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 
 use super::check::readable;
 use super::reader::Section;
@@ -46,6 +46,15 @@ impl Postgres {
             address.ssl_mode(SslMode::Require);
         }
         Ok(address)
+    }
+}
+
+impl Postgres {
+    /// The hosts that are talked to without TLS being asked for.
+    pub fn in_the_clear(&self) -> Vec<String> {
+        let Some(address) = self.address().ok().filter(|address| address.get_ssl_mode() != SslMode::Require) else { return Vec::new() };
+        let named = |host: &Host| if let Host::Tcp(name) = host { Some(name.clone()) } else { None };
+        address.get_hosts().iter().filter_map(named).collect()
     }
 }
 

@@ -2,13 +2,14 @@
 //! whoever accepts one can say which; `conf/log/README.md` has the table.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 
 use log::LevelFilter;
 use serde_yaml::Value;
 use url::{Host, Url};
 
+use super::collector::Collector;
 use super::identity::{JwtKeys, Site};
 use super::lines::Lines;
 use super::quota::{OnStoreFailure, Store};
@@ -71,6 +72,8 @@ pub const KINDS: &[Kind] = &[
     grave("origin_over_http", origin_over_http),
     grave("identity_over_http", identity_over_http),
     grave("backend_credential_over_http", backend_credential_over_http),
+    grave("collector_credential_over_http", collector_credential_over_http),
+    slight("stores_in_the_clear", stores_in_the_clear),
     grave("limits_fail_open", limits_fail_open),
     slight("no_rate_limits", no_rate_limits),
     slight("no_roles", no_roles),
@@ -114,9 +117,15 @@ fn plain(config: &Config) -> Option<(&'static str, SocketAddr)> {
     all.into_iter().filter_map(|(path, address)| Some((path, address?))).find(|(_, address)| !address.ip().is_loopback())
 }
 
+/// Whether a host is this machine.
+fn is_here(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 fn is_local(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
+        // An address as well, where the scheme is none of the web's.
+        Some(Host::Domain(name)) => is_here(name),
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,
@@ -201,6 +210,33 @@ fn backend_credential_over_http(given: &Given<'_>) -> Option<Found> {
         format!("backends[{at}].url"),
         format!("the credential for {} crosses the network as plain HTTP", given.config.backends[at].name),
     ))
+}
+
+fn collector_credential_over_http(given: &Given<'_>) -> Option<Found> {
+    let observed = &given.config.observability;
+    let traces = observed.tracing.as_ref().map(|tracing| ("observability.tracing", &tracing.collector));
+    let metrics = observed.otlp_metrics.as_ref().map(|otlp| ("observability.metrics.otlp", &otlp.collector));
+    let shows = |(_, to): &(&str, &Collector)| !to.headers.is_empty() && is_in_the_clear(&to.otlp);
+    let (path, to) = [traces, metrics].into_iter().flatten().find(shows)?;
+    Some(found(format!("{path}.headers"), format!("they authenticate us to {} as plain HTTP", to.otlp.host_str().unwrap_or_default())))
+}
+
+fn stores_in_the_clear(given: &Given<'_>) -> Option<Found> {
+    let config = given.config;
+    let redis = config.redis.as_ref().and_then(|redis| Url::parse(redis.url.expose()).ok()).filter(|url| url.scheme() == "redis");
+    let (etcd, analytics) = (config.discovery.etcd.as_ref(), config.analytics.as_ref());
+    let stores = [
+        (redis.is_some_and(|url| !is_local(&url)), "redis.url", "rediss://"),
+        (
+            analytics.is_some_and(|analytics| analytics.postgres.in_the_clear().iter().any(|host| !is_here(host))),
+            "analytics.postgres",
+            "sslmode=require",
+        ),
+        (etcd.is_some_and(|etcd| etcd.endpoints.iter().any(is_in_the_clear)), "discovery.etcd.endpoints", "https://"),
+    ];
+    let (_, path, instead) = stores.into_iter().find(|(is_plain, ..)| *is_plain)?;
+    let message = "whoever is on the network between reads what is stored, passwords included, and may change it";
+    Some(found(path, format!("{message}; {instead} encrypts it")))
 }
 
 fn limits_fail_open(given: &Given<'_>) -> Option<Found> {
