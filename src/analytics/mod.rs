@@ -17,11 +17,14 @@ pub use self::writer::Writer;
 use crate::config::Config;
 use crate::config::analytics::Analytics as Conf;
 use crate::observe::analytics::{AnalyticsMeter, Dropped};
+use crate::observe::few::PerSecond;
 use crate::observe::metrics::Metrics;
 use crate::store::postgres::{Connection, Postgres};
 
 /// Characters of the longest text of an event: what waits is bounded in bytes as well.
 const LONGEST: usize = 128;
+/// Requests of callers who were not recognised that are written down in a second.
+const STRANGERS: usize = 10;
 /// How long PostgreSQL may work on an administrator's question: a week of a hundred thousand events a day takes half of it.
 const QUESTION: Duration = Duration::from_secs(10);
 /// The same with connecting, and waiting for another's.
@@ -75,6 +78,7 @@ pub struct Analytics {
     /// The process ends: nothing waits for more to be written with.
     hurry: watch::Sender<bool>,
     meter: Arc<AnalyticsMeter>,
+    strangers: PerSecond,
     postgres: Arc<Postgres>,
     /// For questions of administrators, one at a time.
     reading: tokio::sync::Mutex<Option<Connection>>,
@@ -97,7 +101,16 @@ impl Analytics {
         meter.show();
         let writer = Writer::new(conf, queue, hurry.subscribe(), Arc::clone(&postgres), Arc::clone(&meter));
         let (writer, reading) = (Mutex::new(Some(writer)), tokio::sync::Mutex::default());
-        Ok(Some(Arc::new(Self { conf: conf.clone(), events, writer, hurry, meter, postgres, reading })))
+        Ok(Some(Arc::new(Self {
+            conf: conf.clone(),
+            events,
+            writer,
+            hurry,
+            meter,
+            strangers: PerSecond::new(STRANGERS),
+            postgres,
+            reading,
+        })))
     }
 
     /// What stores the events, once; it ends by itself when nobody can give it any more.
@@ -105,12 +118,15 @@ impl Analytics {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Gives an event away. Never waits. Requests whose caller was not recognised get half of the queue: whoever is not let
-    /// in could otherwise have it that what others did is not written down.
+    /// Gives an event away. Never waits. Requests whose caller was not recognised get half of the queue, and a few rows in each
+    /// second: whoever is not let in could otherwise have it that what others did is not written down, or fill the disk.
     pub fn tell(&self, event: Event) {
         self.meter.queue();
-        let is_crowd = event.way.is_none() && self.events.capacity() <= self.conf.queue / 2;
-        if is_crowd || self.events.try_send(event).is_err() {
+        let is_stranger = event.way.is_none();
+        let is_crowd = is_stranger && self.events.capacity() <= self.conf.queue / 2;
+        if is_stranger && !self.strangers.takes() {
+            self.meter.lose(Dropped::Strangers, 1);
+        } else if is_crowd || self.events.try_send(event).is_err() {
             self.meter.lose(Dropped::QueueFull, 1);
         }
     }

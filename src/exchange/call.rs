@@ -20,6 +20,7 @@ use crate::mcp::message::Answer;
 use crate::mcp::rest::{self, Facts, Form, Meta, Request};
 use crate::mcp::{error, filter, headers};
 use crate::observe::metrics::{Metrics, Outcome};
+use crate::observe::trace::Traceparent;
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::rule::Choice;
 use crate::snapshot::Snapshot;
@@ -269,7 +270,7 @@ impl Call<'_> {
 
     async fn ask(&self, member: &Member, target: &Arc<Target>, cursor: Option<&str>, params: &[(String, String)]) -> Result<Reply, Stop> {
         let credential = member.backend.credential(self.client, self.on_behalf).await?;
-        let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era, id));
+        let encode = |era: Era, id: u64| self.request.encode(id, cursor, &self.meta(era, id, &self.trace.context.traceparent()));
         let heard = |message: &[u8]| {
             if let Some(cache) = &self.snapshot.cache {
                 cache.notice(&self.pool.server, message);
@@ -302,7 +303,7 @@ impl Call<'_> {
         (Instant::now() + tries::patience(self.pool, whole, self.is_safe())).min(self.span().until())
     }
 
-    fn meta(&self, era: Era, id: u64) -> Meta<'_> {
+    fn meta<'t>(&self, era: Era, id: u64, traceparent: &'t Traceparent) -> Meta<'t> {
         let modern = era == Era::Modern;
         let streams = self.notices.is_some();
         Meta {
@@ -312,7 +313,7 @@ impl Call<'_> {
             progress_token: streams.then_some(id),
             logs: streams && modern,
             // Legacy servers validate `_meta` more strictly than they use it; the header reaches them anyway.
-            traceparent: modern.then(|| self.trace.traceparent.as_str()),
+            traceparent: modern.then(|| traceparent.as_str()),
         }
     }
 

@@ -13,6 +13,8 @@ use super::metrics::{counter, counters, gauge};
 pub enum Dropped {
     /// The queue was full.
     QueueFull,
+    /// Too many came of callers who were not recognised.
+    Strangers,
     /// PostgreSQL will not have it.
     Rejected,
     /// Its queue ended, by a reload or with the process, before it could be stored.
@@ -20,11 +22,12 @@ pub enum Dropped {
 }
 
 impl Dropped {
-    const ALL: [Self; 3] = [Self::QueueFull, Self::Rejected, Self::Closed];
+    const ALL: [Self; 4] = [Self::QueueFull, Self::Strangers, Self::Rejected, Self::Closed];
 
     const fn name(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
+            Self::Strangers => "strangers",
             Self::Rejected => "rejected",
             Self::Closed => "closed",
         }
@@ -40,7 +43,7 @@ pub struct AnalyticsMeter {
 struct Handles {
     events: IntCounter,
     stored: IntCounter,
-    dropped: [IntCounter; 3],
+    dropped: [IntCounter; 4],
     queued: IntGauge,
 }
 

@@ -1,6 +1,7 @@
 //! Which records of the log are written: by the configured level, or by one that an administrator set for a while instead.
 //! There is one log for the process, so there is one of these.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::config::is_our_module;
 /// What is written now, and why.
 pub struct Levels {
     filter: ArcSwap<Filter>,
+    /// Whether access records are written, which is asked for every request.
+    access: AtomicBool,
     standing: Mutex<Standing>,
 }
 
@@ -45,13 +48,25 @@ impl Standing {
 
 /// The levels of this process.
 pub fn levels() -> &'static Levels {
-    static LEVELS: LazyLock<Levels> = LazyLock::new(|| Levels { filter: ArcSwap::from_pointee(filter("off")), standing: Mutex::default() });
+    static LEVELS: LazyLock<Levels> = LazyLock::new(Levels::silent);
     &LEVELS
 }
 
+/// An access record.
+fn access() -> Metadata<'static> {
+    Metadata::builder().level(Level::Info).target("access").build()
+}
+
 impl Levels {
+    fn silent() -> Self {
+        Self { filter: ArcSwap::from_pointee(filter("off")), access: AtomicBool::new(false), standing: Mutex::default() }
+    }
+
     /// Whether records like this are written. Below `info` other crates print what passes through them, secrets included.
     pub fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        if *metadata == access() {
+            return self.access.load(Ordering::Relaxed);
+        }
         (metadata.level() <= Level::Info || is_our_module(metadata.target())) && self.filter.load().enabled(metadata)
     }
 
@@ -111,6 +126,7 @@ impl Levels {
         let before = log::log_enabled!(Level::Info);
         why.filter(|_| before).map(tell);
         log::set_max_level(next.filter());
+        self.access.store(next.enabled(&access()), Ordering::Relaxed);
         self.filter.store(next.into());
         why.filter(|_| !before).map(tell);
     }
@@ -147,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_level_holds_until_another_is_configured_or_it_ends() {
-        let levels = Levels { filter: ArcSwap::from_pointee(filter("off")), standing: Mutex::default() };
+        let levels = Levels::silent();
         levels.configure("info");
         assert!(enabled(&levels, Level::Info, "mcp_gateway::x") && !enabled(&levels, Level::Debug, "mcp_gateway::x"));
         let first = levels.set("info,mcp_gateway::upstream=debug", Some(Duration::from_secs(60)));
@@ -169,7 +185,7 @@ mod tests {
 
     #[test]
     fn others_are_never_heard_below_info() {
-        let levels = Levels { filter: ArcSwap::from_pointee(filter("trace")), standing: Mutex::default() };
+        let levels = Levels { filter: ArcSwap::from_pointee(filter("trace")), ..Levels::silent() };
         assert!(enabled(&levels, Level::Trace, "mcp_gateway") && enabled(&levels, Level::Info, "redis"));
         for target in
             ["pingora_core::protocols::http::v1::client", "pingora_proxy", "tokio_postgres::query", "h2", "rustls", "mcp_gatewayx"]

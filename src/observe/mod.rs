@@ -1,7 +1,7 @@
 //! What the gateway tells about itself: `metrics` (Prometheus; `cache`, `instance` and `upstream` are parts of it), `trace`
 //! (request ids and W3C trace context), `spans` (what is told of a request), `otlp` and `statsd` (who is
 //! told, how), `export` (telling them of metrics), `log` (`levels`: how much of it), `clock` (where the time of a request goes),
-//! `pulse` and `refusals` (what the operator's page remembers).
+//! `few` (how much of crowds), `pulse` and `refusals` (what the operator's page remembers).
 
 use std::sync::LazyLock;
 
@@ -9,6 +9,7 @@ pub mod analytics;
 pub mod cache;
 pub mod clock;
 pub mod export;
+pub mod few;
 pub mod instance;
 pub mod labels;
 pub mod levels;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use prometheus::IntCounter;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::few::PerSecond;
 use super::labels::Ending;
 use super::trace::{Context, Traceparent, span_id};
 
@@ -43,20 +44,22 @@ pub struct Begun {
 
 impl Attempts {
     /// Notes that a backend is asked now, of the first ones.
-    pub fn begin(&self, context: Context, method: &'static str, backend: &Arc<str>) -> Begun {
-        let span = span_id();
+    pub fn begin(&self, mut context: Context, method: &'static str, backend: &Arc<str>) -> Begun {
+        context.span = span_id();
         let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let place = attempts.len();
+        // Mostly it is the only one.
+        attempts.reserve_exact(usize::from(place == 0));
         if place < ATTEMPTS {
-            attempts.push(Attempt { span, method, backend: Arc::clone(backend), began: Instant::now(), ended: None });
+            attempts.push(Attempt { span: context.span, method, backend: Arc::clone(backend), began: Instant::now(), ended: None });
         }
-        Begun { traceparent: context.traceparent(span), place }
+        Begun { traceparent: context.traceparent(), place }
     }
 
-    pub fn end(&self, begun: &Begun, ending: Ending) {
+    pub fn end(&self, begun: &Begun, ended: (Instant, Ending)) {
         let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(attempt) = attempts.get_mut(begun.place) {
-            attempt.ended = Some((Instant::now(), ending));
+            attempt.ended = Some(ended);
         }
     }
 
@@ -96,8 +99,7 @@ pub struct Finished {
 
 /// Where requests are told; kept by whoever serves them.
 pub struct Spans {
-    /// The second, and how many failures were told in it.
-    failures: Mutex<(Option<Instant>, usize)>,
+    failures: PerSecond,
     stop: Notify,
     done: watch::Sender<bool>,
     /// The share of traces begun here that are sampled.
@@ -111,18 +113,12 @@ impl Spans {
     pub fn new(sample: f64, dropped: IntCounter) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (stop, done) = (Notify::new(), watch::Sender::new(false));
-        Self { failures: Mutex::default(), stop, done, sample, queue, waiting: Mutex::new(Some(waiting)), dropped }
+        Self { failures: PerSecond::new(FAILURES), stop, done, sample, queue, waiting: Mutex::new(Some(waiting)), dropped }
     }
 
     /// Whether a failure may be told though its trace is not sampled.
     pub fn spares(&self) -> bool {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if failures.0.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1)) {
-            *failures = (Some(now), 0);
-        }
-        failures.1 += 1;
-        failures.1 <= FAILURES
+        self.failures.takes()
     }
 
     /// Completes when the process is about to end.
@@ -209,7 +205,7 @@ mod tests {
     fn an_attempt_tells_its_own_span_and_how_it_ended() {
         let (attempts, context) = (Attempts::default(), Context::of(&http::HeaderMap::new(), || false));
         let first = attempts.begin(context, "POST", &"one".into());
-        attempts.end(&first, Ending::Status(503));
+        attempts.end(&first, (Instant::now(), Ending::Status(503)));
         let second = attempts.begin(context, "POST", &"two".into());
         assert_ne!(first.traceparent, second.traceparent);
         let all = attempts.take();

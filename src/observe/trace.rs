@@ -59,12 +59,12 @@ impl Context {
         drawn < share
     }
 
-    /// The header of a request whose parent is one of our spans.
-    pub fn traceparent(self, span: u64) -> Traceparent {
+    /// The header of a request whose parent is this span.
+    pub fn traceparent(self) -> Traceparent {
         // By hand: it is written for every attempt, and formatting takes several times as long.
         let mut written = *b"00-00000000000000000000000000000000-0000000000000000-00";
         digits(&mut written[3..35], self.trace);
-        digits(&mut written[36..52], span.into());
+        digits(&mut written[36..52], self.span.into());
         digits(&mut written[53..], self.flags.into());
         Traceparent(written)
     }
@@ -147,7 +147,7 @@ mod tests {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let ours = Context::of(&with("traceparent", parent), || false);
         assert!(ours.is_sampled() && ours.parent == Some(0xb7ad_6b71_6920_3331));
-        let told = ours.traceparent(ours.span);
+        let told = ours.traceparent();
         let told = told.as_str();
         assert!(told.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && told.ends_with("-01") && told != parent);
         for bad in [
@@ -158,7 +158,7 @@ mod tests {
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
         ] {
             let begun = Context::of(&with("traceparent", bad), || true);
-            assert!(begun.parent.is_none() && begun.is_sampled() && begun.traceparent(begun.span).as_str().len() == parent.len(), "{bad}");
+            assert!(begun.parent.is_none() && begun.is_sampled() && begun.traceparent().as_str().len() == parent.len(), "{bad}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What one request gathers on its way, grouped by who fills it in.
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use crate::mcp::method;
 use crate::observe::clock::Clock;
 use crate::observe::metrics::Outcome;
 use crate::observe::spans::Attempts;
-use crate::observe::trace::{Context, Traceparent};
+use crate::observe::trace::Context;
 use crate::principal::Principal;
 use crate::room::Place;
 use crate::route::version::Version;
@@ -62,8 +62,6 @@ pub struct Arrival {
     pub started: Instant,
     pub request_id: HeaderValue,
     pub context: Context,
-    /// Of our span in the caller's trace, written when somebody is to be told.
-    traceparent: OnceLock<Traceparent>,
     /// The real client.
     pub client: Client,
     /// The origin of a page of another site that may read the answer.
@@ -103,12 +101,6 @@ pub struct Told {
     pub partly: bool,
 }
 
-impl Arrival {
-    pub fn traceparent(&self) -> Traceparent {
-        *self.traceparent.get_or_init(|| self.context.traceparent(self.context.span))
-    }
-}
-
 impl Ctx {
     pub fn new(state: &Arc<State>) -> Self {
         let started = Instant::now();
@@ -118,7 +110,6 @@ impl Ctx {
                 started,
                 request_id: HeaderValue::from_static("-"),
                 context: Context::default(),
-                traceparent: OnceLock::new(),
                 client: Client { peer: None, address: None, tls: false },
                 shared_with: None,
             },
@@ -138,17 +129,11 @@ impl Ctx {
         }
     }
 
-    /// Takes its place in a trace.
-    pub fn follow(&mut self, context: Context) {
-        self.arrival.traceparent = OnceLock::new();
-        self.arrival.context = context;
-    }
-
     /// Continues the trace that a message names in its `_meta`, where its headers name none.
     pub fn adopt(&mut self, traceparent: Option<&RawValue>) {
         let named = traceparent.filter(|_| self.arrival.context.parent.is_none()).and_then(written).and_then(Context::within);
         if let Some(context) = named {
-            self.follow(context);
+            self.arrival.context = context;
         }
     }
 
@@ -156,7 +141,7 @@ impl Ctx {
     pub fn stamp(&self, body: &Bytes, traceparent: Option<&RawValue>) -> Bytes {
         let old = traceparent.filter(|_| self.attempts.is_some()).and_then(written);
         let Some(old) = old else { return body.clone() };
-        let ours = self.arrival.traceparent();
+        let ours = self.arrival.context.traceparent();
         let ours = ours.as_bytes();
         let old = Some(old).filter(|old| old.len() == ours.len());
         let place = old.and_then(|old| (old.as_ptr() as usize).checked_sub(body.as_ptr() as usize));
@@ -204,8 +189,8 @@ impl Ctx {
     }
 
     pub fn trace(&self) -> Trace<'_> {
-        let noted = self.attempts.as_ref().map(|attempts| (self.arrival.context, attempts));
-        Trace { request_id: &self.arrival.request_id, traceparent: self.arrival.traceparent(), noted, clock: Some(&self.clock) }
+        let Arrival { request_id, context, .. } = &self.arrival;
+        Trace { request_id, context: *context, noted: self.attempts.as_ref(), clock: Some(&self.clock) }
     }
 
     pub fn request_id(&self) -> &str {

@@ -76,7 +76,7 @@ impl ProxyHttp for Gateway {
         let headers = &session.req_header().headers;
         ctx.arrival.request_id = trace::request_id(headers);
         let context = trace::Context::of(headers, || self.state.shared.spans.as_ref().is_some_and(Spans::chance));
-        ctx.follow(context);
+        ctx.arrival.context = context;
         ctx.begin();
         let client = session.as_downstream_mut();
         client.set_write_timeout(Some(SLOWEST_READER));

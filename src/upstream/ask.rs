@@ -67,10 +67,10 @@ pub struct Question<'q> {
 #[derive(Clone, Copy)]
 pub struct Trace<'q> {
     pub request_id: &'q HeaderValue,
-    /// Of our own span.
-    pub traceparent: Traceparent,
-    /// The trace, and where it is kept who was asked; `None`: nobody is told.
-    pub noted: Option<(Context, &'q Attempts)>,
+    /// The trace, and our own span in it.
+    pub context: Context,
+    /// Where it is kept who was asked; `None`: nobody is told.
+    pub noted: Option<&'q Attempts>,
     /// Where its time is kept; `None`: it is not the only one of its request.
     pub clock: Option<&'q Clock>,
 }
@@ -78,20 +78,21 @@ pub struct Trace<'q> {
 impl Trace<'_> {
     /// Notes that a backend is asked now.
     pub fn begin(&self, method: &'static str, backend: &Backend) -> Option<Begun> {
-        self.noted.map(|(context, attempts)| attempts.begin(context, method, backend.label()))
+        self.noted.map(|attempts| attempts.begin(self.context, method, backend.label()))
     }
 
     /// What the backend is told is the parent of what it does.
     pub fn parent(&self, begun: Option<&Begun>) -> Traceparent {
-        begun.map_or(self.traceparent, |begun| begun.traceparent)
+        begun.map_or_else(|| self.context.traceparent(), |begun| begun.traceparent)
     }
 
     /// Counts and notes how it went.
     pub fn end(&self, begun: Option<&Begun>, backend: &Backend, sent: &Result<Incoming<'_>, Failure>, started: Instant) {
-        let (ending, took) = (ending(sent), started.elapsed());
+        let (ending, ended) = (ending(sent), Instant::now());
+        let took = ended.saturating_duration_since(started);
         backend.meter.count(ending, took);
-        if let (Some((_, attempts)), Some(begun)) = (self.noted, begun) {
-            attempts.end(begun, ending);
+        if let (Some(attempts), Some(begun)) = (self.noted, begun) {
+            attempts.end(begun, (ended, ending));
         }
         let connect = match sent {
             Ok(incoming) => incoming.connect,

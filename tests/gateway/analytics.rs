@@ -35,6 +35,7 @@ pub struct Numbers {
     pub stored: u64,
     pub full: u64,
     pub rejected: u64,
+    pub strangers: u64,
     pub queued: u64,
 }
 
@@ -48,12 +49,13 @@ impl Numbers {
             stored: number("analytics_stored_total "),
             full: number("analytics_dropped_total{reason=\"queue_full\"}"),
             rejected: number("analytics_dropped_total{reason=\"rejected\"}"),
+            strangers: number("analytics_dropped_total{reason=\"strangers\"}"),
             queued: number("analytics_queued "),
         }
     }
 
     pub fn dropped(self) -> u64 {
-        self.full + self.rejected
+        self.full + self.rejected + self.strangers
     }
 
     pub fn add_up(self) -> bool {
@@ -88,6 +90,26 @@ fn says(event: &Value, expected: &Value) -> bool {
 
 fn has(events: &[Value], expected: &Value) {
     assert!(events.iter().any(|event| says(event, expected)), "none says {expected}:\n{events:#?}");
+}
+
+#[tokio::test]
+async fn of_a_crowd_without_credentials_a_few_are_written_down_and_all_are_counted() {
+    const CROWD: u64 = 300;
+    let (stub, postgres) = (Stub::start().await, Postgres::start().await);
+    let more = format!("auth: {{ api_keys: {{ keys: [ {{ id: ci, hash: \"{}\" }} ] }} }}\n", hash(KEY));
+    let gateway = Gateway::start(&yaml(&stub, &postgres.url(), "", &more)).await;
+    let client = http();
+    let ask = async |key: &str| {
+        let request = client.post(gateway.at("/api/mcp/stub")).header("x-api-key", key).json(&list());
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    let statuses = futures::future::join_all((0..CROWD).map(|_| ask("wrong"))).await;
+    assert!(statuses.iter().all(|status| *status == 401), "{statuses:?}");
+    assert_ne!(ask(KEY).await, 401);
+    let numbers = Numbers::settled(&gateway, CROWD + 1).await;
+    assert!(numbers.strangers > 0 && numbers.dropped() == numbers.strangers, "{numbers:?}");
+    assert_eq!(numbers.stored, CROWD + 1 - numbers.strangers);
+    has(&events(&postgres).await.0, &json!({ "subject": "ci", "way": "api_key" }));
 }
 
 #[tokio::test]

@@ -137,5 +137,5 @@ fn histogram(metric: &proto::Metric, (began, now): (u64, u64)) -> HistogramDataP
 }
 
 fn attributes(metric: &proto::Metric) -> Vec<KeyValue> {
-    metric.get_label().iter().map(|label| pair(label.name(), &label.value().into())).collect()
+    metric.get_label().iter().map(|label| pair(label.name(), label.value().into())).collect()
 }

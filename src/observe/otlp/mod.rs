@@ -81,9 +81,9 @@ impl Poster {
     /// Who tells: the same for everything.
     fn resource(&self) -> Resource {
         let attributes = vec![
-            pair("service.name", &self.service.as_str().into()),
-            pair("service.version", &env!("CARGO_PKG_VERSION").into()),
-            pair("service.instance.id", &super::instance().into()),
+            pair("service.name", self.service.as_str().into()),
+            pair("service.version", env!("CARGO_PKG_VERSION").into()),
+            pair("service.instance.id", super::instance().into()),
         ];
         Resource { attributes, ..Resource::default() }
     }
@@ -93,10 +93,10 @@ fn scope() -> InstrumentationScope {
     InstrumentationScope { name: "mcp-gateway".into(), version: env!("CARGO_PKG_VERSION").into(), ..InstrumentationScope::default() }
 }
 
-fn pair(name: &str, value: &Value) -> KeyValue {
+fn pair(name: &str, value: Value) -> KeyValue {
     let value = match value {
-        Value::Text(text) => any_value::Value::StringValue(text.clone()),
-        Value::Number(number) => any_value::Value::IntValue(*number),
+        Value::Text(text) => any_value::Value::StringValue(text),
+        Value::Number(number) => any_value::Value::IntValue(number),
     };
     KeyValue { key: name.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }

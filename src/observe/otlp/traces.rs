@@ -57,16 +57,18 @@ impl Exporter {
                 () = gather(&mut queue, &mut batch) => {}
             }
             if !stopped {
-                stopped = self.send(&client, &batch, &mut pause, stopping.as_mut()).await;
-                batch.clear();
+                stopped = self.send(&client, std::mem::take(&mut batch), &mut pause, stopping.as_mut()).await;
             }
         }
         while let Ok(finished) = queue.try_recv() {
             batch.push(finished);
         }
-        for batch in batch.chunks(BATCH) {
-            let told = matches!(self.poster.post(&client, self.encoded(batch).into()).await, Sent::Taken);
-            self.count(if told { "exported" } else { "failed" }, batch);
+        while !batch.is_empty() {
+            let rest = batch.split_off(batch.len().min(BATCH));
+            let first = std::mem::replace(&mut batch, rest);
+            let spans = count(&first);
+            let told = matches!(self.poster.post(&client, self.encoded(first).into()).await, Sent::Taken);
+            self.count(if told { "exported" } else { "failed" }, spans);
         }
     }
 
@@ -74,31 +76,32 @@ impl Exporter {
     async fn send(
         &self,
         client: &Client,
-        batch: &[Finished],
+        batch: Vec<Finished>,
         pause: &mut Duration,
         mut stopping: Pin<&mut impl Future<Output = ()>>,
     ) -> bool {
+        let (requests, spans) = (batch.len(), count(&batch));
         let body = Bytes::from(self.encoded(batch));
         for attempt in 1..=TRIES {
             match self.poster.post(client, body.clone()).await {
                 Sent::Taken => {
                     *pause = SOONEST;
-                    self.count("exported", batch);
+                    self.count("exported", spans);
                     return false;
                 }
                 Sent::Refused(why) => {
-                    log::warn!("the collector of traces refused {} requests: {why}", batch.len());
+                    log::warn!("the collector of traces refused {requests} requests: {why}");
                     break;
                 }
                 Sent::Later(why, _) if attempt == TRIES => {
-                    log::warn!("the collector of traces cannot be reached, {} requests are not told: {why}", batch.len());
+                    log::warn!("the collector of traces cannot be reached, {requests} requests are not told: {why}");
                 }
                 Sent::Later(why, wait) => {
                     log::debug!("the collector of traces: {why}");
                     tokio::select! {
                         () = tokio::time::sleep(wait.unwrap_or(*pause).min(LATEST)) => {}
                         () = stopping.as_mut() => {
-                            self.count("failed", batch);
+                            self.count("failed", spans);
                             return true;
                         }
                     }
@@ -106,21 +109,25 @@ impl Exporter {
                 }
             }
         }
-        self.count("failed", batch);
+        self.count("failed", spans);
         false
     }
 
-    fn count(&self, result: &str, batch: &[Finished]) {
-        let spans: usize = batch.iter().map(|finished| 1 + finished.attempts.len()).sum();
+    fn count(&self, result: &str, spans: usize) {
         self.counted.with_label_values(&[result]).inc_by(spans as u64);
     }
 
-    fn encoded(&self, batch: &[Finished]) -> Vec<u8> {
-        let spans = batch.iter().flat_map(spans).collect();
+    fn encoded(&self, batch: Vec<Finished>) -> Vec<u8> {
+        let spans = batch.into_iter().flat_map(spans).collect();
         let scoped = ScopeSpans { scope: Some(scope()), spans, ..ScopeSpans::default() };
         let told = ResourceSpans { resource: Some(self.poster.resource()), scope_spans: vec![scoped], ..ResourceSpans::default() };
         ExportTraceServiceRequest { resource_spans: vec![told] }.encode_to_vec()
     }
+}
+
+/// The spans of a batch.
+fn count(batch: &[Finished]) -> usize {
+    batch.iter().map(|finished| 1 + finished.attempts.len()).sum()
 }
 
 /// Waits for the first request, and a little for others. What it took so far stays where it is given up.
@@ -141,41 +148,42 @@ async fn gather(queue: &mut mpsc::Receiver<Finished>, batch: &mut Vec<Finished>)
 }
 
 /// The span of a request, and those of its attempts.
-fn spans(finished: &Finished) -> Vec<Span> {
+fn spans(mut finished: Finished) -> Vec<Span> {
     let context = finished.context;
+    let (name, attributes) = (std::mem::take(&mut finished.name), std::mem::take(&mut finished.attributes));
     let server = Span {
         span_id: context.span.to_be_bytes().to_vec(),
         parent_span_id: context.parent.map(|parent| parent.to_be_bytes().to_vec()).unwrap_or_default(),
-        name: finished.name.clone(),
+        name,
         kind: SpanKind::Server.into(),
         start_time_unix_nano: finished.nanos(finished.began),
         end_time_unix_nano: finished.nanos(finished.ended),
-        attributes: finished.attributes.iter().map(|(name, value)| pair(name, value)).collect(),
+        attributes: attributes.into_iter().map(|(name, value)| pair(name, value)).collect(),
         status: finished.failed.then(failure),
-        ..blank(finished)
+        ..blank(&finished)
     };
     let last = finished.attempts.len().checked_sub(1);
-    let attempts = finished.attempts.iter().enumerate().map(|(at, attempt)| asked(finished, attempt, at, Some(at) == last));
+    let attempts = finished.attempts.iter().enumerate().map(|(at, attempt)| asked(&finished, attempt, at, Some(at) == last));
     std::iter::once(server).chain(attempts).collect()
 }
 
 /// The span of one attempt. The last one lasts until its answer was passed on; when that began is an event of it.
 fn asked(finished: &Finished, attempt: &Attempt, at: usize, is_last: bool) -> Span {
     let mut attributes = vec![
-        pair("http.request.method", &attempt.method.into()),
-        pair("mcp_gateway.backend", &(*attempt.backend).into()),
-        pair("mcp_gateway.attempt", &Value::Number(i64::try_from(at + 1).unwrap_or(i64::MAX))),
+        pair("http.request.method", attempt.method.into()),
+        pair("mcp_gateway.backend", (*attempt.backend).into()),
+        pair("mcp_gateway.attempt", Value::Number(i64::try_from(at + 1).unwrap_or(i64::MAX))),
     ];
     let (fault, fine) = match attempt.ended {
         Some((_, Ending::Status(status))) => {
-            attributes.push(pair("http.response.status_code", &Value::Number(status.into())));
+            attributes.push(pair("http.response.status_code", Value::Number(status.into())));
             ((status >= 400).then(|| status.to_string()), status < 400)
         }
         Some((_, Ending::Unreachable)) => (Some("unreachable".to_owned()), false),
         Some((_, Ending::Broken)) => (Some("broken".to_owned()), false),
         None => (Some("abandoned".to_owned()), false),
     };
-    attributes.extend(fault.as_ref().map(|fault| pair("error.type", &fault.as_str().into())));
+    attributes.extend(fault.as_ref().map(|fault| pair("error.type", fault.as_str().into())));
     let answered = attempt.ended.map_or(finished.ended, |(at, _)| at);
     let event = Event { time_unix_nano: finished.nanos(answered), name: "answer began".into(), ..Event::default() };
     Span {

@@ -21,7 +21,7 @@ use crate::exchange::tries::Span;
 use crate::mcp::members::Members;
 use crate::mcp::message::{Message, Params, Payload, Response};
 use crate::mcp::{headers, method, sse};
-use crate::observe::trace::Traceparent;
+use crate::observe::trace::Context;
 use crate::page::Page;
 use crate::proxy::admit::Native;
 use crate::proxy::ctx::Ctx;
@@ -291,7 +291,7 @@ pub(super) struct Renewal {
     most: Duration,
     cache: Option<Arc<Cache>>,
     request_id: HeaderValue,
-    traceparent: Traceparent,
+    context: Context,
     in_background: bool,
 }
 
@@ -308,7 +308,7 @@ impl Renewal {
             most: span(ctx, plan).most,
             cache: ctx.snapshot.cache.clone(),
             request_id: ctx.arrival.request_id.clone(),
-            traceparent: ctx.arrival.traceparent(),
+            context: ctx.arrival.context,
             in_background: false,
         }
     }
@@ -333,7 +333,7 @@ impl Renewal {
             metrics: &self.state.shared.metrics,
             session: None,
             on_behalf: self.token.as_deref().map(OnBehalf::new),
-            trace: Trace { request_id: &self.request_id, traceparent: self.traceparent, noted: None, clock: None },
+            trace: Trace { request_id: &self.request_id, context: self.context, noted: None, clock: None },
             choice: self.choice.as_ref(),
             span: Span { began: Instant::now(), most: self.most },
         };

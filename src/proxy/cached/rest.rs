@@ -14,7 +14,7 @@ use crate::exchange::call::{Call, Done, Raw};
 use crate::mcp::members::Members;
 use crate::mcp::rest::{self, Payload, Request};
 use crate::observe::clock::Stage;
-use crate::observe::trace::Traceparent;
+use crate::observe::trace::Context;
 use crate::principal::Principal;
 use crate::proxy::admit::Rest;
 use crate::proxy::course::Course;
@@ -191,7 +191,7 @@ pub(super) struct Renewal {
     course: Option<Course>,
     body: String,
     request_id: HeaderValue,
-    traceparent: Traceparent,
+    context: Context,
     in_background: bool,
 }
 
@@ -208,7 +208,7 @@ impl Renewal {
             course: course.cloned(),
             body: format!(r#"{{"method":"{}","params":{}}}"#, request.method.mcp, request.params.written()),
             request_id: ctx.arrival.request_id.clone(),
-            traceparent: ctx.arrival.traceparent(),
+            context: ctx.arrival.context,
             in_background: false,
         }
     }
@@ -243,7 +243,7 @@ impl Renewal {
             owner: self.principal.binding(),
             on_behalf: self.token.as_deref().map(OnBehalf::new),
             sight: None,
-            trace: Trace { request_id: &self.request_id, traceparent: self.traceparent, noted: None, clock: None },
+            trace: Trace { request_id: &self.request_id, context: self.context, noted: None, clock: None },
             started: Instant::now(),
             affinity: self.affinity,
             metrics: &self.state.shared.metrics,

@@ -203,7 +203,7 @@ async fn ask(state: &Arc<State>, cache: &Arc<Cache>, warm: &Warm, pool: &Arc<Poo
     let mut ctx = Ctx::new(state);
     let none = HeaderMap::new();
     ctx.arrival.request_id = trace::request_id(&none);
-    ctx.follow(Context::of(&none, || false));
+    ctx.arrival.context = Context::of(&none, || false);
     let principal = Principal::new(Way::Anonymous, Identity { tenant: warm.tenant.clone(), ..Identity::default() });
     let came = match lane {
         Lane::Rest => Box::pin(by_rest(&mut ctx, cache, warm, pool, principal)).await,
