@@ -162,6 +162,7 @@ const RISKS: &[(&str, &str, &str)] = &[
         "observability: { tracing: { otlp: 'http://c:4318' }, metrics: { otlp: { endpoint: 'https://c', headers: { x-api-key: x } } } }",
     ),
     ("stores_in_the_clear", "redis: { url: 'redis://r' }", "redis: { url: 'rediss://r' }"),
+    ("stores_in_the_clear", "redis: { url: 'valkey://r' }", "redis: { url: 'valkeys://r' }"),
     ("stores_in_the_clear", "redis: { url: 'redis://10.0.0.1' }", "redis: { url: 'redis://127.0.0.1' }"),
     ("stores_in_the_clear", "analytics: { postgres: 'postgres://u@db/n' }", "analytics: { postgres: 'postgres://u@db/n?sslmode=require' }"),
     (

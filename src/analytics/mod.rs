@@ -23,7 +23,7 @@ use crate::store::postgres::{Connection, Postgres};
 
 /// Characters of the longest text of an event: what waits is bounded in bytes as well.
 const LONGEST: usize = 128;
-/// Requests of callers who were not recognised that are written down in a second.
+/// Requests that were refused before their caller was known, whatever for, and are written down in a second.
 const STRANGERS: usize = 10;
 /// How long PostgreSQL may work on an administrator's question: a week of a hundred thousand events a day takes half of it.
 const QUESTION: Duration = Duration::from_secs(10);

@@ -223,7 +223,11 @@ fn collector_credential_over_http(given: &Given<'_>) -> Option<Found> {
 
 fn stores_in_the_clear(given: &Given<'_>) -> Option<Found> {
     let config = given.config;
-    let redis = config.redis.as_ref().and_then(|redis| Url::parse(redis.url.expose()).ok()).filter(|url| url.scheme() == "redis");
+    let redis = config
+        .redis
+        .as_ref()
+        .and_then(|redis| Url::parse(redis.url.expose()).ok())
+        .filter(|url| matches!(url.scheme(), "redis" | "valkey"));
     let (etcd, analytics) = (config.discovery.etcd.as_ref(), config.analytics.as_ref());
     let stores = [
         (redis.is_some_and(|url| !is_local(&url)), "redis.url", "rediss://"),

@@ -13,7 +13,7 @@ use super::metrics::{counter, counters, gauge};
 pub enum Dropped {
     /// The queue was full.
     QueueFull,
-    /// Too many came of callers who were not recognised.
+    /// Too many were refused before their caller was known.
     Strangers,
     /// PostgreSQL will not have it.
     Rejected,

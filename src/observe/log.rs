@@ -1,16 +1,18 @@
 //! The log on standard error: one line per record, JSON or text. Lines are gathered and written by a thread of their
 //! own, since an unbuffered line costs 10–20 µs on the request path; a panic or exit flushes what is pending.
-//! Records of structured fields, of which every request may have one, go there without env_logger between.
+//! Records that are objects (`proxy/line`, `proxy/audit`), of which every request may have one, go there without env_logger
+//! between.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use env_logger::fmt::Formatter;
 use jiff::Timestamp;
-use log::Record;
+use log::{Level, Record};
 use serde::Serialize;
 
 use super::levels::levels;
@@ -22,6 +24,8 @@ const MAX_PENDING: usize = 8 << 20;
 const ENOUGH: usize = 64 << 10;
 /// The largest buffer that is kept for what comes next.
 const SPARE: usize = 4 * ENOUGH;
+/// The longest line whose room is kept.
+const LONG: usize = 16 << 10;
 /// How long a line may wait.
 const DELAY: Duration = Duration::from_millis(100);
 /// How long whoever reads standard error is waited for at the end.
@@ -33,22 +37,20 @@ pub fn init(settings: &Log) {
     // All that reaches it: what is written is for `levels` to say.
     builder.filter_level(log::LevelFilter::Trace);
     builder.target(env_logger::Target::Pipe(Box::new(Buffered)));
+    JSON.store(settings.json, Ordering::Relaxed);
     if settings.json {
         builder.format(json);
     } else {
         builder.format(text);
     }
-    if log::set_boxed_logger(Box::new(Switched { logger: builder.build(), json: settings.json })).is_ok() {
+    if log::set_boxed_logger(Box::new(Switched(builder.build()))).is_ok() {
         levels().configure(&settings.level);
     }
     let _ = std::thread::Builder::new().name("log".into()).spawn(write_forever);
 }
 
 /// The logger, behind levels that change while it runs.
-struct Switched {
-    logger: env_logger::Logger,
-    json: bool,
-}
+struct Switched(env_logger::Logger);
 
 impl log::Log for Switched {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
@@ -59,11 +61,7 @@ impl log::Log for Switched {
         if !levels().enabled(record.metadata()) {
             return;
         }
-        if self.json && is_structured(record) {
-            LINE.with_borrow_mut(|line| structured(line, record));
-        } else {
-            self.logger.log(record);
-        }
+        self.0.log(record);
     }
 
     fn flush(&self) {
@@ -71,20 +69,29 @@ impl log::Log for Switched {
     }
 }
 
+/// Whether lines are JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
+
 thread_local! {
     /// Where a line is made, used again and again.
-    static LINE: RefCell<String> = RefCell::default();
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     /// A millisecond and how it is written: many records share one.
-    static NOW: RefCell<(i64, String)> = RefCell::default();
+    static NOW: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
 }
 
-/// Whether the message of a record is one JSON object (see `proxy/line` and `proxy/audit`).
-fn is_structured(record: &Record<'_>) -> bool {
-    matches!(record.target(), "access" | "audit")
+/// Writes a record that is an object of its own, its members behind those of every line; as the message where lines are text.
+pub fn tell(target: &'static str, level: Level, record: &impl Serialize) {
+    if !log::log_enabled!(target: target, level) {
+        return;
+    }
+    if JSON.load(Ordering::Relaxed) {
+        LINE.with_borrow_mut(|line| structured(line, target, level, record));
+    } else {
+        log::log!(target: target, level, "{}", serde_json::to_string(record).unwrap_or_default());
+    }
 }
 
-/// Writes a record whose message is one JSON object: its members behind ours.
-fn structured(line: &mut String, record: &Record<'_>) {
+fn structured(line: &mut Vec<u8>, target: &str, level: Level, record: &impl Serialize) {
     line.clear();
     NOW.with_borrow_mut(|(at, text)| {
         let now = Timestamp::now();
@@ -93,15 +100,18 @@ fn structured(line: &mut String, record: &Record<'_>) {
             text.clear();
             let _ = write!(text, "{now:.3}");
         }
-        line.extend(["{\"ts\":\"", text, "\",\"level\":\"", level(record), "\",\"target\":\"", record.target(), "\","]);
+        for part in ["{\"ts\":\"", text, "\",\"level\":\"", name(level), "\",\"target\":\"", target, "\","] {
+            line.extend_from_slice(part.as_bytes());
+        }
     });
     // Its opening brace is ours.
     let at = line.len();
-    if write!(line, "{}", record.args()).is_ok() && line[at..].starts_with('{') {
+    if serde_json::to_writer(&mut *line, record).is_ok() && line.get(at) == Some(&b'{') {
         line.remove(at);
-        line.push('\n');
-        pending().add(line.as_bytes());
+        line.push(b'\n');
+        pending().add(line);
     }
+    line.shrink_to(LONG);
 }
 
 fn json(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
@@ -112,13 +122,13 @@ fn json(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
         target: &'a str,
         msg: String,
     }
-    let line = Line { ts: now(), level: level(record), target: record.target(), msg: record.args().to_string() };
+    let line = Line { ts: now(), level: name(record.level()), target: record.target(), msg: record.args().to_string() };
     serde_json::to_writer(&mut *out, &line)?;
     writeln!(out)
 }
 
 fn text(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
-    writeln!(out, "{} {:5} {} {}", now(), level(record), record.target(), shown(&record.args().to_string()))
+    writeln!(out, "{} {:5} {} {}", now(), name(record.level()), record.target(), shown(&record.args().to_string()))
 }
 
 /// A message may quote what others sent. A line break in it must not look like a record of its own, and nothing in it may
@@ -131,13 +141,13 @@ fn shown(message: &str) -> String {
     shown
 }
 
-fn level(record: &Record<'_>) -> &'static str {
-    match record.level() {
-        log::Level::Error => "error",
-        log::Level::Warn => "warn",
-        log::Level::Info => "info",
-        log::Level::Debug => "debug",
-        log::Level::Trace => "trace",
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
     }
 }
 
@@ -231,6 +241,9 @@ pub fn flush() {
 
 /// Writes what is pending; `spare` takes what comes meanwhile. Gives back a buffer to be used again.
 fn write_pending(spare: Vec<u8>) -> Vec<u8> {
+    // One at a time: at the end, what another has taken is waited for.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let take = |bytes| std::mem::replace(&mut *pending().lines(), Lines { bytes, dropped: 0 });
     let mut lines = take(spare);
     let _ = std::io::stderr().write_all(&lines.bytes);

@@ -79,5 +79,5 @@ pub fn tell(ctx: &Ctx, decision: &Decision<'_>) {
         code: decision.code.map(Code::name),
         reason: decision.reason,
     };
-    log::log!(target: "audit", level, "{}", serde_json::to_string(&record).unwrap_or_default());
+    crate::observe::log::tell("audit", level, &record);
 }

@@ -97,14 +97,7 @@ pub fn write(client: &ServerSession, ctx: &Ctx, ended: &Ended<'_>) {
         return;
     }
     let line = line(client, ctx, ended, (conf.sample < 1.0).then_some(share));
-    log::info!(target: "access", "{}", written(&line));
-}
-
-fn written(line: &Line<'_>) -> String {
-    // Seldom longer.
-    let mut text = Vec::with_capacity(1 << 10);
-    let written = serde_json::to_writer(&mut text, line);
-    written.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
+    crate::observe::log::tell("access", log::Level::Info, &line);
 }
 
 /// Whether it is written whatever share of others is: it failed, was refused, or took long.

@@ -7,6 +7,7 @@ pub mod rest;
 pub mod serve;
 pub mod warm;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -101,26 +102,38 @@ pub struct Several {
     given: AtomicUsize,
     /// Asked for.
     asked: AtomicUsize,
-    /// Some are of a kind that is kept.
-    is_any: AtomicBool,
+    /// Some of these were not there.
+    is_missed: AtomicBool,
+    /// Some were kept.
+    is_stored: AtomicBool,
+    /// Why the first was not looked up that was not.
+    bypassed: OnceLock<Bypass>,
 }
 
 impl Several {
     pub fn note(&self, one: Option<&Cached>) {
-        let is_given = one.is_some_and(|cached| matches!(cached.told, Told::Fresh(_) | Told::Stale(_)));
+        let told = one.map(|cached| cached.told);
+        let is_given = matches!(told, Some(Told::Fresh(_) | Told::Stale(_)));
         let count = if is_given { &self.given } else { &self.asked };
         count.fetch_add(1, Ordering::Relaxed);
-        self.is_any.fetch_or(one.is_some(), Ordering::Relaxed);
+        match told {
+            Some(Told::Miss { stored }) => {
+                self.is_missed.store(true, Ordering::Relaxed);
+                self.is_stored.fetch_or(stored, Ordering::Relaxed);
+            }
+            Some(Told::Bypass(why)) => drop(self.bypassed.set(why)),
+            _ => {}
+        }
     }
 
     /// All of it in one word; nothing where none is of a kind that is kept.
     pub fn told(self) -> Option<Cached> {
-        let told = match (self.given.into_inner(), self.asked.into_inner()) {
-            (0, _) => return self.is_any.into_inner().then(|| Cached::miss(false)),
-            (_, 0) => Cached { word: "hit", told: Told::All, age: None },
-            _ => Cached { word: "partial", told: Told::Some, age: None },
-        };
-        Some(told)
+        match (self.given.into_inner(), self.asked.into_inner()) {
+            (0, _) if self.is_missed.into_inner() => Some(Cached::miss(self.is_stored.into_inner())),
+            (0, _) => self.bypassed.into_inner().map(Cached::bypass),
+            (_, 0) => Some(Cached { word: "hit", told: Told::All, age: None }),
+            _ => Some(Cached { word: "partial", told: Told::Some, age: None }),
+        }
     }
 }
 

@@ -224,7 +224,9 @@ async fn a_batch_tells_whether_all_of_it_was_kept_and_a_stream_that_it_is_asked_
     let batch = async |requests: &[serde_json::Value]| rest(gateway, &json!(requests), &[]).await;
     let ping = json!({ "method": "ping" });
     assert_eq!(status(&batch(std::slice::from_ref(&ping)).await), "", "nothing of it is of a kind that is kept");
-    assert_eq!(status(&batch(&[list(), ping.clone()]).await), "mcp-gateway; fwd=miss");
+    let refusing = rest(gateway, &json!([list(), ping]), &[("cache-control", "no-cache")]).await;
+    assert_eq!(status(&refusing), "mcp-gateway; fwd=bypass; detail=caller");
+    assert_eq!(status(&batch(&[list(), ping.clone()]).await), "mcp-gateway; fwd=miss; stored");
     assert_eq!(status(&batch(&[list(), ping]).await), "mcp-gateway; fwd=partial");
     let (all, answers) = told(batch(&[list(), list()]).await).await;
     assert_eq!((all.as_str(), &answers[1]["cached"]), ("mcp-gateway; hit", &json!(true)));
