@@ -2,8 +2,6 @@
 //! escapes, no white space. Two texts that read alike here are the same question, so what cannot be read for certain has
 //! no such form.
 
-use std::fmt::Write as _;
-
 use serde_json::value::RawValue;
 
 use super::members::{Member, Members};
@@ -37,8 +35,9 @@ fn nested(text: &str, out: &mut String, depth: usize) -> Option<()> {
         // Without escapes it is written as it would be anew.
         b'"' if !text.contains('\\') => out.push_str(text),
         b'"' => quoted(&serde_json::from_str::<String>(text).ok()?, out)?,
-        // So is a whole number that no zero ends.
+        // So is a whole number that no zero ends, or is one.
         b'1'..=b'9' if text.bytes().all(|b| b.is_ascii_digit()) && !text.ends_with('0') => out.push_str(text),
+        b'0' if text.len() == 1 => out.push('0'),
         b'-' | b'0'..=b'9' => number(text, out)?,
         _ => out.push_str(text),
     }
@@ -91,16 +90,18 @@ fn number(text: &str, out: &mut String) -> Option<()> {
     let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
     let exponent: i64 = exponent.strip_prefix('+').unwrap_or(exponent).parse().ok()?;
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = format!("{whole}{fraction}");
+    let digits = [whole, fraction].concat();
     let trimmed = digits.trim_end_matches('0');
     let dropped = i64::try_from(digits.len() - trimmed.len()).ok()?;
     let power = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?.checked_add(dropped)?;
-    match trimmed.trim_start_matches('0') {
-        "" => write!(out, "{sign}0"),
-        digits if power == 0 => write!(out, "{sign}{digits}"),
-        digits => write!(out, "{sign}{digits}e{power}"),
+    let digits = trimmed.trim_start_matches('0');
+    out.push_str(sign);
+    out.push_str(if digits.is_empty() { "0" } else { digits });
+    if power != 0 && !digits.is_empty() {
+        out.push('e');
+        out.push_str(itoa::Buffer::new().format(power));
     }
-    .ok()
+    Some(())
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl<'b> Members<'b> {
 
     /// The value of a member that is text.
     pub fn text(&self, name: &str) -> Option<Cow<'b, str>> {
-        serde_json::from_str::<Text<'b>>(self.get(name)?.get()).ok().map(|text| text.0)
+        text(self.get(name)?)
     }
 }
 
@@ -76,6 +76,20 @@ impl<'de: 'b, 'b> Deserialize<'de> for Members<'b> {
 /// A text that is borrowed where it is written without escapes.
 #[derive(Debug, Deserialize)]
 pub struct Text<'b>(#[serde(borrow)] pub Cow<'b, str>);
+
+/// The text that a value is; `None` if it is none.
+pub fn text<'b>(value: &'b RawValue) -> Option<Cow<'b, str>> {
+    match plain(value) {
+        Some(text) => Some(Cow::Borrowed(text)),
+        None => serde_json::from_str::<Text<'b>>(value.get()).ok().map(|text| text.0),
+    }
+}
+
+/// What stands between its quotes, where nothing in it is escaped.
+pub fn plain(value: &RawValue) -> Option<&str> {
+    let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    (!text.contains('\\')).then_some(text)
+}
 
 /// Reads a text that may be missing. Serde borrows a `Cow` of its own accord only where it stands alone: within an `Option`
 /// it would be copied.

@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::members::{Members, Text, borrowed};
+use super::members::{self, Members, Text, borrowed};
 use super::method::{self, Named};
 use crate::call::{Call, Era, Kind};
 use crate::reject::{Code, Reject, Verdict};
@@ -74,7 +74,7 @@ struct Subscriptions<'b> {
 }
 
 fn text<'b>(name: &str, raw: &'b RawValue) -> Result<Cow<'b, str>, String> {
-    serde_json::from_str::<Text<'_>>(raw.get()).map(|text| text.0).map_err(|_| format!("`{name}` must be text"))
+    members::text(raw).ok_or_else(|| format!("`{name}` must be text"))
 }
 
 impl<'b> Message<'b> {

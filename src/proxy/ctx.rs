@@ -15,6 +15,7 @@ use crate::access::Client;
 use crate::call::Call;
 use crate::extend::Middleware;
 use crate::limit::Notice;
+use crate::mcp::members::plain;
 use crate::mcp::method;
 use crate::observe::clock::Clock;
 use crate::observe::metrics::Outcome;
@@ -131,7 +132,8 @@ impl Ctx {
 
     /// Continues the trace that a message names in its `_meta`, where its headers name none.
     pub fn adopt(&mut self, traceparent: Option<&RawValue>) {
-        let named = traceparent.filter(|_| self.arrival.context.parent.is_none()).and_then(written).and_then(Context::within);
+        let named =
+            traceparent.filter(|_| self.arrival.context.parent.is_none()).and_then(plain).and_then(|text| Context::within(text.as_bytes()));
         if let Some(context) = named {
             self.arrival.context = context;
         }
@@ -139,7 +141,7 @@ impl Ctx {
 
     /// A body whose `_meta` names our span instead of the caller's, where ours is told of. The new name is as long as the old.
     pub fn stamp(&self, body: &Bytes, traceparent: Option<&RawValue>) -> Bytes {
-        let old = traceparent.filter(|_| self.attempts.is_some()).and_then(written);
+        let old = traceparent.filter(|_| self.attempts.is_some()).and_then(plain);
         let Some(old) = old else { return body.clone() };
         let ours = self.arrival.context.traceparent();
         let ours = ours.as_bytes();
@@ -196,12 +198,6 @@ impl Ctx {
     pub fn request_id(&self) -> &str {
         self.arrival.request_id.to_str().unwrap_or("-")
     }
-}
-
-/// The text between its quotes, where nothing in it is escaped.
-fn written(value: &RawValue) -> Option<&[u8]> {
-    let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
-    (!text.contains('\\')).then_some(text.as_bytes())
 }
 
 impl Drop for Ctx {

@@ -58,21 +58,22 @@ pub struct Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Ctx;
+    /// Boxed, because Pingora moves it from one future into another on its way.
+    type CTX = Box<Ctx>;
 
-    fn new_ctx(&self) -> Ctx {
-        Ctx::new(&self.state)
+    fn new_ctx(&self) -> Box<Ctx> {
+        Box::new(Ctx::new(&self.state))
     }
 
     /// No modules: that for compression would hold back event streams (see `coded` for ours).
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     /// The header block has arrived: disarms its deadline (see `bootstrap/listen`).
-    fn on_connection_reuse(&self, _session: &mut Session, _ctx: &mut Ctx, deadline: Box<dyn Any + Send + Sync>) {
+    fn on_connection_reuse(&self, _session: &mut Session, _ctx: &mut Box<Ctx>, deadline: Box<dyn Any + Send + Sync>) {
         drop(deadline);
     }
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<()> {
         let headers = &session.req_header().headers;
         ctx.arrival.request_id = trace::request_id(headers);
         let context = trace::Context::of(headers, || self.state.shared.spans.as_ref().is_some_and(Spans::chance));
@@ -84,7 +85,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
         let client = session.as_downstream_mut();
         let path = client.req_header().uri.path().to_owned();
         let mut body = Bytes::new();
@@ -97,21 +98,21 @@ impl ProxyHttp for Gateway {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
         Error::e_explain(ErrorType::InternalError, "every request is answered in request_filter")
     }
 
     /// A broken exchange can only be shown to the client by breaking off as well.
-    async fn fail_to_proxy(&self, _session: &mut Session, _error: &Error, _ctx: &mut Ctx) -> FailToProxy {
+    async fn fail_to_proxy(&self, _session: &mut Session, _error: &Error, _ctx: &mut Box<Ctx>) -> FailToProxy {
         FailToProxy { error_code: 0, can_reuse_downstream: false }
     }
 
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Ctx>, _error: &Error) -> bool {
         // The access record carries it.
         true
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Ctx>) {
         record::write(&self.state, session.as_downstream(), ctx, error);
         told::tell(&self.state, session.as_downstream(), ctx);
         // Last, so that it counts for nobody's latency, and holds up no end of the process.
