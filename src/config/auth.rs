@@ -255,9 +255,7 @@ pub(super) fn site(section: &Section<'_>, key: &'static str, plain: bool) -> Opt
     let plain = section.bool("insecure_http").unwrap_or(plain);
     let url = section.parse(key, |text| {
         let url = site_url(text)?;
-        let host = url.host_str().unwrap_or_default();
-        let local = host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if url.scheme() == "http" && !local && !plain {
+        if url.scheme() == "http" && !check::is_local(&url) && !plain {
             return Err(format!("{url} is not https; set insecure_http: true if the network between is trusted"));
         }
         Ok(url)

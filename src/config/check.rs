@@ -1,12 +1,12 @@
 //! Written YAML → checked model, section by section in the order of the contract. Nothing stops at the first fault.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_yaml::Value;
-use url::Url;
+use url::{Host, Url};
 
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
@@ -303,4 +303,20 @@ pub(super) fn backend_url(text: &str) -> Result<Url, String> {
         return Err(format!("`{shown}` has a query or fragment; give scheme, host, port and base path only"));
     }
     Ok(url)
+}
+
+/// Whether a host is this machine.
+pub(super) fn is_here(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Whether a URL is of this machine.
+pub(super) fn is_local(url: &Url) -> bool {
+    match url.host() {
+        // An address as well, where the scheme is none of the web's.
+        Some(Host::Domain(name)) => is_here(name),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
 }

@@ -2,13 +2,14 @@
 //! whoever accepts one can say which; `conf/log/README.md` has the table.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 
 use log::LevelFilter;
 use serde_yaml::Value;
-use url::{Host, Url};
+use url::Url;
 
+use super::check::{is_here, is_local};
 use super::collector::Collector;
 use super::identity::{JwtKeys, Site};
 use super::lines::Lines;
@@ -115,21 +116,6 @@ fn beyond_loopback(config: &Config) -> Option<SocketAddr> {
 fn plain(config: &Config) -> Option<(&'static str, SocketAddr)> {
     let all = [("server.listen", Some(config.server.listen)), ("server.h2c", config.server.h2c)];
     all.into_iter().filter_map(|(path, address)| Some((path, address?))).find(|(_, address)| !address.ip().is_loopback())
-}
-
-/// Whether a host is this machine.
-fn is_here(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn is_local(url: &Url) -> bool {
-    match url.host() {
-        // An address as well, where the scheme is none of the web's.
-        Some(Host::Domain(name)) => is_here(name),
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
 }
 
 fn is_in_the_clear(url: &Url) -> bool {
