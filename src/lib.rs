@@ -54,4 +54,5 @@ pub mod sidecar;
 pub mod snapshot;
 pub mod store;
 pub mod transform;
+pub mod turn;
 pub mod upstream;

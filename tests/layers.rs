@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
         "page",
         "room",
         "schema",
+        "turn",
         "config",
         "egress",
         "store",

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use http::header::AsHeaderName;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::http::ResponseHeader;
@@ -248,7 +249,7 @@ impl Incoming<'_> {
     }
 
     /// The value of a header, if it is text.
-    pub fn text(&self, name: &str) -> Option<&str> {
+    pub fn text(&self, name: impl AsHeaderName) -> Option<&str> {
         self.headers().get(name)?.to_str().ok()
     }
 

@@ -176,7 +176,7 @@ impl Native<'_> {
             head.header("content-type", &HeaderValue::from_static("application/json"));
         }
         if let Some(session) = self.session {
-            head.text(headers::SESSION, &session.id)?;
+            head.text(headers::SESSION.as_str(), &session.id)?;
         }
         if let Some(bearer) = credential {
             head.header("authorization", bearer);
@@ -208,8 +208,5 @@ pub fn forwarded(headers: &HeaderMap, is_get: bool, changed: Option<&Headers>) -
 /// client sends stays here.
 fn is_forwarded(name: &HeaderName) -> bool {
     let text = name.as_str();
-    match text {
-        headers::SESSION => false,
-        _ => text.starts_with("mcp-") || FORWARDED.contains(&text),
-    }
+    *name != headers::SESSION && (text.starts_with("mcp-") || FORWARDED.contains(&text))
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use serde_json::value::RawValue;
 
 use super::members::Members;
@@ -13,10 +13,11 @@ use super::method::{self, Named};
 use crate::call::{Call, Era};
 use crate::reject::{Code, Reject, Verdict};
 
-pub const VERSION: &str = "mcp-protocol-version";
-pub const METHOD: &str = "mcp-method";
-pub const NAME: &str = "mcp-name";
-pub const SESSION: &str = "mcp-session-id";
+// Names, not texts: a text is read anew each time that a header is looked for by it.
+pub static VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub static METHOD: HeaderName = HeaderName::from_static("mcp-method");
+pub static NAME: HeaderName = HeaderName::from_static("mcp-name");
+pub static SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const PARAM_PREFIX: &str = "Mcp-Param-";
 
 /// Levels of a schema that are looked at for annotated properties.
@@ -24,7 +25,7 @@ const DEEPEST: usize = 16;
 
 /// The revision the headers claim.
 pub fn version(headers: &HeaderMap) -> Option<&str> {
-    bare(headers.get(VERSION)?.as_bytes())
+    bare(headers.get(&VERSION)?.as_bytes())
 }
 
 /// Refuses a revision that is told twice: which one counts is for no two readers the same.
@@ -32,14 +33,14 @@ pub fn version(headers: &HeaderMap) -> Option<&str> {
 /// # Errors
 /// `invalid_request`.
 pub fn tells_one_version(headers: &HeaderMap) -> Verdict<()> {
-    let mut told = headers.get_all(VERSION).iter();
+    let mut told = headers.get_all(&VERSION).iter();
     let single = told.next().is_none_or(|value| !value.as_bytes().contains(&b',')) && told.next().is_none();
     if single { Ok(()) } else { Err(Reject::new(Code::InvalidRequest, "one MCP-Protocol-Version, please")) }
 }
 
 /// The era of a request: modern if its header or its body claims it, so that neither can talk it out of being judged.
 pub fn era(headers: &HeaderMap, body_version: Option<&str>) -> Era {
-    let told = headers.get_all(VERSION).iter().filter_map(|value| bare(value.as_bytes()));
+    let told = headers.get_all(&VERSION).iter().filter_map(|value| bare(value.as_bytes()));
     let modern = told.chain(body_version).any(|version| super::era_of(version) == Era::Modern);
     if modern { Era::Modern } else { Era::Legacy }
 }
@@ -50,14 +51,14 @@ pub fn era(headers: &HeaderMap, body_version: Option<&str>) -> Era {
 /// # Errors
 /// `header_mismatch` naming the header.
 pub fn agree(headers: &HeaderMap, call: &Call<'_>) -> Verdict<()> {
-    expect(headers, METHOD, &call.method)?;
+    expect(headers, &METHOD, &call.method)?;
     match &call.name {
-        Some(name) if method::find(&call.method).is_none_or(|row| row.named != Named::Reference) => expect(headers, NAME, name),
+        Some(name) if method::find(&call.method).is_none_or(|row| row.named != Named::Reference) => expect(headers, &NAME, name),
         _ => Ok(()),
     }
 }
 
-fn expect(headers: &HeaderMap, header: &'static str, body: &str) -> Verdict<()> {
+fn expect(headers: &HeaderMap, header: &'static HeaderName, body: &str) -> Verdict<()> {
     let mut values = headers.get_all(header).iter();
     // A missing header is the backend's to refuse: it alone knows which methods need which header.
     let Some(value) = values.next() else { return Ok(()) };
@@ -159,10 +160,10 @@ mod tests {
         let call = Call { method: "tools/call".into(), name, kind, is_named: true, arguments: None, also: Vec::new() };
         let mut headers = HeaderMap::new();
         assert!(agree(&headers, &call).is_ok());
-        headers.insert(METHOD, "tools/call".parse().unwrap());
-        headers.insert(NAME, "=?base64?YQ==?=".parse().unwrap());
+        headers.insert(&METHOD, "tools/call".parse().unwrap());
+        headers.insert(&NAME, "=?base64?YQ==?=".parse().unwrap());
         assert!(agree(&headers, &call).is_ok());
-        headers.append(NAME, "b".parse().unwrap());
+        headers.append(&NAME, "b".parse().unwrap());
         assert_eq!(agree(&headers, &call).unwrap_err().code, Code::HeaderMismatch);
     }
 

@@ -1,7 +1,9 @@
 //! Who a request is: `X-Request-ID` and the W3C trace context. Both are fixed before anything can be refused.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Longest request id taken from a caller.
 const MAX_ID: usize = 128;
 /// The flag that says that a trace is recorded.
@@ -9,7 +11,7 @@ const SAMPLED: u8 = 1;
 
 /// The request's id: the caller's if it is sane, else ours.
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let callers = headers.get("x-request-id").filter(|value| is_sane(value.as_bytes()));
+    let callers = headers.get(&REQUEST_ID).filter(|value| is_sane(value.as_bytes()));
     callers.cloned().unwrap_or_else(|| text(&uuid::Uuid::new_v4().simple().encode_lower(&mut uuid::Uuid::encode_buffer())[..]))
 }
 
@@ -30,7 +32,7 @@ pub struct Context {
 impl Context {
     /// Continues the caller's trace, or begins one that is sampled if `chance` says so.
     pub fn of(headers: &HeaderMap, chance: impl FnOnce() -> bool) -> Self {
-        let mut values = headers.get_all("traceparent").iter();
+        let mut values = headers.get_all(&TRACEPARENT).iter();
         let callers = values.next().filter(|_| values.next().is_none()).and_then(|value| Self::within(value.as_bytes()));
         callers.unwrap_or_else(|| Self { trace: uuid::Uuid::new_v4().as_u128(), span: span_id(), parent: None, flags: u8::from(chance()) })
     }

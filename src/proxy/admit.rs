@@ -315,7 +315,7 @@ fn permit(ctx: &Ctx, caller: &Caller, pool: &Pool, call: &Call<'_>) -> Verdict<(
 /// Opens the session id the client holds. One we did not give, or gave for another server or to somebody else, is
 /// answered as a session that ended, which makes every client initialize anew.
 fn session(state: &State, pool: &Pool, principal: &Principal, headers: &HeaderMap) -> Verdict<Option<Session>> {
-    let Some(token) = headers.get(headers::SESSION) else { return Ok(None) };
+    let Some(token) = headers.get(&headers::SESSION) else { return Ok(None) };
     let opened = token.to_str().ok().and_then(|token| state.shared.sealer.open(&pool.server, principal.binding(), token));
     match opened {
         Some(session) => Ok(Some(session)),

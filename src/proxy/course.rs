@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use serde_json::value::RawValue;
 
 use super::body::Body;
@@ -299,10 +299,10 @@ fn note(ctx: &mut Ctx, courses: &[Course]) {
 /// that travel in headers, as the catalogue knows the tool.
 fn redress(changed: &mut Headers, client: &HeaderMap, pool: &Pool, before: &Call<'_>, after: &Call<'_>) {
     let value = |text: &str| HeaderValue::from_str(&headers::encode(text)).ok();
-    if before.name != after.name && client.contains_key(headers::NAME) {
-        changed.remove.push(HeaderName::from_static(headers::NAME));
+    if before.name != after.name && client.contains_key(&headers::NAME) {
+        changed.remove.push(headers::NAME.clone());
         let name = after.name.as_deref().and_then(value);
-        changed.set.extend(name.map(|name| (HeaderName::from_static(headers::NAME), name)));
+        changed.set.extend(name.map(|name| (headers::NAME.clone(), name)));
     }
     let text = |call: &Call<'_>| call.arguments.map(|raw| raw.get().to_owned());
     if before.name == after.name && text(before) == text(after) {

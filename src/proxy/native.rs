@@ -166,16 +166,16 @@ fn method(method: &http::Method) -> &'static str {
 
 /// Replaces the upstream's session id by a sealed one that names its backend.
 fn seal(state: &State, plan: &Native<'_>, opened: &Open<'_>, head: &mut Parts) -> Verdict<()> {
-    if !opened.incoming.headers().contains_key(headers::SESSION) {
+    if !opened.incoming.headers().contains_key(&headers::SESSION) {
         return Ok(());
     }
-    let id = opened.incoming.text(headers::SESSION).unwrap_or_default();
+    let id = opened.incoming.text(&headers::SESSION).unwrap_or_default();
     let address = opened.incoming.address().to_string();
     let session = Session { backend: opened.backend().name().to_owned(), address, id: id.to_owned() };
     let sealed = state.shared.sealer.seal(&plan.pool.server, plan.principal.binding(), &session);
     let sealed = sealed.and_then(|token| HeaderValue::from_str(&token).ok());
     let sealed = sealed.ok_or_else(|| Reject::new(Code::BackendFailed, "the backend gave a session id that cannot be carried"))?;
-    head.headers.insert(headers::SESSION, sealed);
+    head.headers.insert(&headers::SESSION, sealed);
     Ok(())
 }
 

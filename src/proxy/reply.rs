@@ -15,12 +15,13 @@ use crate::access;
 use crate::egress::Incoming;
 use crate::mcp::message;
 use crate::observe::clock::Stage;
+use crate::observe::trace::REQUEST_ID;
 use crate::page::Page;
 use crate::reject::Reject;
+use crate::turn;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Fields that an answer may have from us: its id, what limits and cache say, `Vary`, and what Pingora adds.
 const OURS: usize = 8;
 const JSON: &str = "application/json";
@@ -38,7 +39,7 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
     let mut head = begin(status, 2 + page.headers.len());
     head.headers.insert(header::CONTENT_TYPE, content_type(page.content_type)?);
     head.headers.insert(header::CONTENT_LENGTH, number(page.body.len()));
-    head.headers.insert(REQUEST_ID, ctx.arrival.request_id.clone());
+    head.headers.insert(&REQUEST_ID, ctx.arrival.request_id.clone());
     for (name, value) in page.headers {
         head.headers.append(name, value);
     }
@@ -59,24 +60,9 @@ pub async fn whole(client: &mut ServerSession, ctx: &mut Ctx, mut head: Parts, b
         return Box::pin(coded::write(client, ctx, head, body, choice)).await;
     }
     let is_head = client.req_header().method == http::Method::HEAD;
-    others_first().await;
+    turn::others_first().await;
     client.write_response_header(Box::new(head.into())).await?;
     pieces(client, if is_head { Bytes::new() } else { body }).await
-}
-
-/// Lets the tasks that are ready go first. What they read in the same turn is answered together then: a client that gets one
-/// answer at a time is woken for each, which costs more than to make one from memory.
-async fn others_first() {
-    let mut is_behind = false;
-    std::future::poll_fn(|task| {
-        if is_behind {
-            return std::task::Poll::Ready(());
-        }
-        is_behind = true;
-        task.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }
 
 /// Writes a body in pieces, because the time a slow reader has is given to each write.
@@ -159,7 +145,7 @@ pub fn relayed(incoming: &Incoming<'_>, ctx: &Ctx, client: &ServerSession) -> Pa
     for (name, value) in theirs.iter().filter(|(name, _)| !is_private(name) && !nominated.contains(name)) {
         head.headers.append(name.clone(), value.clone());
     }
-    head.headers.insert(REQUEST_ID, ctx.arrival.request_id.clone());
+    head.headers.insert(&REQUEST_ID, ctx.arrival.request_id.clone());
     dress(&mut head, ctx);
     frame(&mut head, client);
     head
@@ -170,7 +156,7 @@ pub fn events(ctx: &Ctx, client: &ServerSession) -> Parts {
     let mut head = begin(StatusCode::OK, 2);
     head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENTS));
     head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    head.headers.insert(REQUEST_ID, ctx.arrival.request_id.clone());
+    head.headers.insert(&REQUEST_ID, ctx.arrival.request_id.clone());
     dress(&mut head, ctx);
     frame(&mut head, client);
     head
@@ -239,22 +225,4 @@ fn nominated(headers: &http::HeaderMap) -> Vec<HeaderName> {
     let names = lists.flat_map(|list| list.split(',')).map(str::trim);
     // A sender cannot declare away what frames the message.
     names.filter(|name| !name.eq_ignore_ascii_case("content-length")).filter_map(|name| name.parse().ok()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn who_is_ready_goes_first_and_nobody_waits_for_more_than_that() {
-        let order = std::sync::Mutex::new(Vec::new());
-        let note = |who| order.lock().unwrap().push(who);
-        let answers = |who| async move {
-            note(who);
-            others_first().await;
-            note(who);
-        };
-        futures::future::join_all([answers(1), answers(2)]).await;
-        assert_eq!(*order.lock().unwrap(), [1, 2, 1, 2]);
-    }
 }

@@ -89,6 +89,6 @@ fn is_error(outcome: Option<Outcome>) -> Option<&'static str> {
 
 /// What tells sessions apart and opens none.
 fn session(client: &ServerSession) -> Option<String> {
-    let session = client.req_header().headers.get(headers::SESSION)?;
+    let session = client.req_header().headers.get(&headers::SESSION)?;
     Some(hex(&sha256(session.as_bytes())[..8]))
 }

@@ -134,7 +134,7 @@ pub fn affinity(pool: &Pool, principal: &Principal, ctx: &Ctx, headers: &HeaderM
     };
     match by {
         Affinity::Subject => subject(&mut hasher),
-        Affinity::Session => match headers.get(headers::SESSION) {
+        Affinity::Session => match headers.get(&headers::SESSION) {
             Some(session) => session.as_bytes().hash(&mut hasher),
             None => subject(&mut hasher),
         },

@@ -265,7 +265,7 @@ impl Exchange<'_, '_> {
         let id = next_id();
         let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{params}}}"#);
         let incoming = self.post(body.into(), Manner::Opening, OPENING).await?;
-        let session_id = incoming.text(headers::SESSION).map(str::to_owned);
+        let session_id = incoming.text(&headers::SESSION).map(str::to_owned);
         let answer = self.answer(incoming, id, Manner::Opening).await?;
         let (version, server) = negotiated(&answer).ok_or(Trouble::Protocol("initialize was not answered with a result"))?;
         let session = Session { id: session_id, version, server };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use globset::{Glob, GlobMatcher};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -309,10 +309,10 @@ fn lines(warm: &Warm, name: Option<&str>) -> Option<HeaderMap> {
     let mut lines = HeaderMap::new();
     lines.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     lines.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    lines.insert(HeaderName::from_static(headers::VERSION), HeaderValue::from_static(mcp::MODERN));
-    lines.insert(HeaderName::from_static(headers::METHOD), HeaderValue::from_str(&warm.method).ok()?);
+    lines.insert(headers::VERSION.clone(), HeaderValue::from_static(mcp::MODERN));
+    lines.insert(headers::METHOD.clone(), HeaderValue::from_str(&warm.method).ok()?);
     if let Some(name) = name {
-        lines.insert(HeaderName::from_static(headers::NAME), HeaderValue::from_str(&headers::encode(name)).ok()?);
+        lines.insert(headers::NAME.clone(), HeaderValue::from_str(&headers::encode(name)).ok()?);
     }
     Some(lines)
 }

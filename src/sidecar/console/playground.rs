@@ -88,7 +88,7 @@ impl Playground {
         let status = incoming.status().as_u16();
         let text = |name: &str| incoming.text(name).unwrap_or_default().to_owned();
         let request_id = text("x-request-id");
-        let headers = SHOWN.iter().filter_map(|name| Some((*name, incoming.text(name)?.to_owned()))).collect();
+        let headers = SHOWN.iter().filter_map(|name| Some((*name, incoming.text(*name)?.to_owned()))).collect();
         let body = tokio::time::timeout(WAIT, incoming.collect(LONGEST)).await.unwrap_or(Err(Failure::TimedOut)).map_err(broken)?;
         let body = String::from_utf8_lossy(&body).into_owned();
         Ok(json_page(&Answer { status, seconds: began.elapsed().as_secs_f64(), request_id, headers, body }))

@@ -36,19 +36,19 @@ fn agrees(sent: &HeaderMap, call: &Call<'_>) {
     if headers::agree(sent, call).is_err() {
         return;
     }
-    for value in sent.get_all(METHOD) {
+    for value in sent.get_all(&METHOD) {
         assert_eq!(read(value).as_deref(), Some(&*call.method), "{METHOD}");
     }
     // No header tells the name in a `ref`.
     let name = call.name.as_deref().filter(|_| method::find(&call.method).is_none_or(|row| row.named != Named::Reference));
-    for value in name.iter().flat_map(|_| sent.get_all(NAME)) {
+    for value in name.iter().flat_map(|_| sent.get_all(&NAME)) {
         assert_eq!(read(value).as_deref(), name, "{NAME}");
     }
 }
 
 /// A backend that takes any of the version headers, or the body's claim, reads a modern request only if we do.
 fn claims(sent: &HeaderMap, body: Option<&str>) {
-    let mut told = sent.get_all(VERSION).iter().filter_map(bare).chain(body);
+    let mut told = sent.get_all(&VERSION).iter().filter_map(bare).chain(body);
     if told.any(|version| version == MODERN) {
         assert_eq!(headers::era(sent, body), Era::Modern);
     }
