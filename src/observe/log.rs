@@ -21,9 +21,9 @@ use crate::config::Log;
 /// Pending bytes beyond which lines are dropped rather than memory: standard error is not being read.
 const MAX_PENDING: usize = 8 << 20;
 /// Pending bytes that are written without waiting for more, while the processor still has them at hand.
-const ENOUGH: usize = 64 << 10;
+const ENOUGH: usize = 256 << 10;
 /// The largest buffer that is kept for what comes next.
-const SPARE: usize = 4 * ENOUGH;
+const SPARE: usize = 2 * ENOUGH;
 /// The longest line whose room is kept.
 const LONG: usize = 16 << 10;
 /// How long a line may wait.

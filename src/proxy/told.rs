@@ -9,7 +9,7 @@ use super::ctx::Ctx;
 use crate::digest::{hex, sha256};
 use crate::mcp::{self, headers, method};
 use crate::observe::metrics::Outcome;
-use crate::observe::spans::{Finished, Value};
+use crate::observe::spans::{Attributes, Finished, Value};
 use crate::reject::clip;
 use crate::snapshot::State;
 
@@ -47,16 +47,15 @@ fn name(client: &ServerSession, ctx: &Ctx) -> String {
     tool.map_or_else(|| known.mcp.to_owned(), |tool| format!("{} {tool}", known.mcp))
 }
 
-fn attributes(client: &ServerSession, ctx: &Ctx, status: u16, failed: bool) -> Vec<(&'static str, Value)> {
+fn attributes(client: &ServerSession, ctx: &Ctx, status: u16, failed: bool) -> Attributes {
     let request = client.req_header();
-    let mut all: Vec<(&'static str, Value)> = vec![
-        ("http.request.method", request.method.as_str().into()),
-        ("http.route", ctx.route.into()),
-        ("http.response.status_code", Value::Number(status.into())),
-        ("http.response.body.size", Value::Number(i64::try_from(ctx.told.bytes).unwrap_or(i64::MAX))),
-        ("mcp_gateway.request_id", ctx.request_id().into()),
-    ];
-    let mut text = |name: &'static str, value: Option<&str>| all.extend(value.map(|value| (name, clip(value).into())));
+    let mut all = Attributes::with_room();
+    all.add("http.request.method", request.method.as_str());
+    all.add("http.route", ctx.route);
+    all.add("http.response.status_code", Value::Number(status.into()));
+    all.add("http.response.body.size", Value::Number(i64::try_from(ctx.told.bytes).unwrap_or(i64::MAX)));
+    all.add("mcp_gateway.request_id", ctx.request_id());
+    let mut text = |name: &'static str, value: Option<&str>| value.into_iter().for_each(|value| all.add(name, clip(value)));
     let told = &ctx.told;
     let is_tool = told.method.as_deref() == Some("tools/call");
     text("mcp.method.name", told.method.as_deref());

@@ -93,9 +93,9 @@ fn scope() -> InstrumentationScope {
     InstrumentationScope { name: "mcp-gateway".into(), version: env!("CARGO_PKG_VERSION").into(), ..InstrumentationScope::default() }
 }
 
-fn pair(name: &str, value: Value) -> KeyValue {
+fn pair(name: &str, value: Value<'_>) -> KeyValue {
     let value = match value {
-        Value::Text(text) => any_value::Value::StringValue(text),
+        Value::Text(text) => any_value::Value::StringValue(text.to_owned()),
         Value::Number(number) => any_value::Value::IntValue(number),
     };
     KeyValue { key: name.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as Code;
@@ -25,7 +25,7 @@ use crate::egress::Client;
 const BATCH: usize = 512;
 const WAIT: Duration = Duration::from_secs(2);
 /// From one look for others to the next. The queue has room for what comes meanwhile.
-const NAP: Duration = Duration::from_millis(20);
+const NAP: Duration = Duration::from_millis(50);
 /// How long a collector is left alone after it failed, at least.
 const SOONEST: Duration = Duration::from_secs(1);
 /// Times one batch is sent.
@@ -36,6 +36,10 @@ pub struct Exporter {
     poster: Poster,
     /// Spans by what became of them.
     counted: IntCounterVec,
+    /// Where batches are put together, one after another: some hundred kilobytes that the system would else clear for each.
+    request: ExportTraceServiceRequest,
+    /// Where it is written.
+    written: BytesMut,
 }
 
 impl Exporter {
@@ -43,11 +47,14 @@ impl Exporter {
     /// When the collector's URL or a header cannot be written into a request.
     pub fn new(conf: &Tracing, counted: &IntCounterVec) -> Result<Self, String> {
         let poster = Poster::new(&conf.collector, "observability.tracing", "/v1/traces")?;
-        Ok(Self { poster, counted: counted.clone() })
+        let told = ScopeSpans { scope: Some(scope()), ..ScopeSpans::default() };
+        let told = ResourceSpans { resource: Some(poster.resource()), scope_spans: vec![told], ..ResourceSpans::default() };
+        let request = ExportTraceServiceRequest { resource_spans: vec![told] };
+        Ok(Self { poster, counted: counted.clone(), request, written: BytesMut::new() })
     }
 
     /// Sends until the process is about to end; then what is left, once.
-    pub async fn run(self, client: Arc<Client>, mut queue: mpsc::Receiver<Finished>, stopping: impl Future<Output = ()>) {
+    pub async fn run(mut self, client: Arc<Client>, mut queue: mpsc::Receiver<Finished>, stopping: impl Future<Output = ()>) {
         let mut stopping = std::pin::pin!(stopping);
         let (mut pause, mut batch, mut stopped) = (SOONEST, Vec::new(), false);
         while !stopped {
@@ -67,21 +74,22 @@ impl Exporter {
             let rest = batch.split_off(batch.len().min(BATCH));
             let first = std::mem::replace(&mut batch, rest);
             let spans = count(&first);
-            let told = matches!(self.poster.post(&client, self.encoded(first).into()).await, Sent::Taken);
+            let body = self.encoded(first);
+            let told = matches!(self.poster.post(&client, body).await, Sent::Taken);
             self.count(if told { "exported" } else { "failed" }, spans);
         }
     }
 
     /// Sends a batch, some times; whether the process is about to end.
     async fn send(
-        &self,
+        &mut self,
         client: &Client,
         batch: Vec<Finished>,
         pause: &mut Duration,
         mut stopping: Pin<&mut impl Future<Output = ()>>,
     ) -> bool {
         let (requests, spans) = (batch.len(), count(&batch));
-        let body = Bytes::from(self.encoded(batch));
+        let body = self.encoded(batch);
         for attempt in 1..=TRIES {
             match self.poster.post(client, body.clone()).await {
                 Sent::Taken => {
@@ -117,15 +125,23 @@ impl Exporter {
         self.counted.with_label_values(&[result]).inc_by(spans as u64);
     }
 
-    fn encoded(&self, batch: Vec<Finished>) -> Vec<u8> {
-        let spans = batch.into_iter().flat_map(spans).collect();
-        let scoped = ScopeSpans { scope: Some(scope()), spans, ..ScopeSpans::default() };
-        let told = ResourceSpans { resource: Some(self.poster.resource()), scope_spans: vec![scoped], ..ResourceSpans::default() };
-        ExportTraceServiceRequest { resource_spans: vec![told] }.encode_to_vec()
+    fn encoded(&mut self, batch: Vec<Finished>) -> Bytes {
+        let mut batch = batch.into_iter().flat_map(spans);
+        told(&mut self.request).for_each(|told| told.extend(&mut batch));
+        self.written.reserve(self.request.encoded_len());
+        // There is room for it.
+        let _ = self.request.encode(&mut self.written);
+        told(&mut self.request).for_each(Vec::clear);
+        self.written.split().freeze()
     }
 }
 
-/// The spans of a batch.
+/// Where the spans of a request to the collector are.
+fn told(request: &mut ExportTraceServiceRequest) -> impl Iterator<Item = &mut Vec<Span>> {
+    request.resource_spans.iter_mut().flat_map(|told| &mut told.scope_spans).map(|told| &mut told.spans)
+}
+
+/// How many spans a batch has.
 fn count(batch: &[Finished]) -> usize {
     batch.iter().map(|finished| 1 + finished.attempts.len()).sum()
 }
@@ -150,7 +166,7 @@ async fn gather(queue: &mut mpsc::Receiver<Finished>, batch: &mut Vec<Finished>)
 /// The span of a request, and those of its attempts.
 fn spans(mut finished: Finished) -> Vec<Span> {
     let context = finished.context;
-    let (name, attributes) = (std::mem::take(&mut finished.name), std::mem::take(&mut finished.attributes));
+    let name = std::mem::take(&mut finished.name);
     let server = Span {
         span_id: context.span.to_be_bytes().to_vec(),
         parent_span_id: context.parent.map(|parent| parent.to_be_bytes().to_vec()).unwrap_or_default(),
@@ -158,7 +174,7 @@ fn spans(mut finished: Finished) -> Vec<Span> {
         kind: SpanKind::Server.into(),
         start_time_unix_nano: finished.nanos(finished.began),
         end_time_unix_nano: finished.nanos(finished.ended),
-        attributes: attributes.into_iter().map(|(name, value)| pair(name, value)).collect(),
+        attributes: finished.attributes.iter().map(|(name, value)| pair(name, value)).collect(),
         status: finished.failed.then(failure),
         ..blank(&finished)
     };

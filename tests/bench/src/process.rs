@@ -32,7 +32,10 @@ pub struct Process {
 impl Process {
     /// Starts a command on a core. It sees an empty environment, since the gateway would believe a stray variable.
     pub fn start(name: &'static str, command: Command, core: usize, cores: Cores, dir: &Path) -> Result<Self> {
-        let log = dir.join("output.log");
+        // Not beside its configuration: that directory is watched.
+        let logs = dir.join("logs");
+        fs::create_dir_all(&logs)?;
+        let log = logs.join("output.log");
         let mut command = prepared(command, &log)?;
         // A child inherits the core of the thread that starts it.
         cpu::pin(core)?;
