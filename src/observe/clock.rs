@@ -48,8 +48,13 @@ impl Clock {
 
     /// The next stage begins, whatever was before.
     pub fn enter(&self, stage: Stage) {
+        self.enter_at(stage, Instant::now());
+    }
+
+    /// The next stage begins at a moment that is now.
+    pub fn enter_at(&self, stage: Stage, now: Instant) {
         let mut course = self.course();
-        course.turn(Instant::now());
+        course.turn(now);
         course.stage = stage;
     }
 

@@ -1,6 +1,7 @@
 //! Writing what we answer ourselves: pages, envelopes, refusals.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -53,14 +54,15 @@ pub async fn page(client: &mut ServerSession, ctx: &mut Ctx, page: Page) -> Resu
 /// # Errors
 /// When the client is gone.
 pub async fn whole(client: &mut ServerSession, ctx: &mut Ctx, mut head: Parts, body: Bytes) -> Result<()> {
-    ctx.clock.enter(Stage::Answer);
+    let now = Instant::now();
+    ctx.clock.enter_at(Stage::Answer, now);
     ctx.told.bytes = body.len();
     if let Some(choice) = coded::choose(&mut head, client, ctx, Some(body.len())) {
         // Boxed: its future is large, and most answers need none.
         return Box::pin(coded::write(client, ctx, head, body, choice)).await;
     }
     let is_head = client.req_header().method == http::Method::HEAD;
-    turn::others_first().await;
+    turn::others_first(now).await;
     client.write_response_header(Box::new(head.into())).await?;
     pieces(client, if is_head { Bytes::new() } else { body }).await
 }
