@@ -16,6 +16,7 @@ use log::{Level, Record};
 use serde::Serialize;
 
 use super::levels::levels;
+use super::object::Object;
 use crate::config::Log;
 
 /// Pending bytes beyond which lines are dropped rather than memory: standard error is not being read.
@@ -80,19 +81,29 @@ thread_local! {
 }
 
 /// Writes a record that is an object of its own, its members behind those of every line; as the message where lines are text.
-pub fn tell(target: &'static str, level: Level, record: &impl Serialize) {
+pub fn tell(target: &'static str, level: Level, members: impl FnOnce(&mut Object<'_>)) {
     if !log::log_enabled!(target: target, level) {
         return;
     }
-    if JSON.load(Ordering::Relaxed) {
-        LINE.with_borrow_mut(|line| structured(line, target, level, record));
-    } else {
-        log::log!(target: target, level, "{}", serde_json::to_string(record).unwrap_or_default());
-    }
+    LINE.with_borrow_mut(|line| {
+        line.clear();
+        let is_json = JSON.load(Ordering::Relaxed);
+        if is_json {
+            begin(line, target, level);
+        }
+        members(&mut Object::within(line));
+        if is_json {
+            line.extend_from_slice(b"}\n");
+            pending().add(line);
+        } else if let Some((_, members)) = String::from_utf8_lossy(line).split_once(',') {
+            log::log!(target: target, level, "{{{members}}}");
+        }
+        line.shrink_to(LONG);
+    });
 }
 
-fn structured(line: &mut Vec<u8>, target: &str, level: Level, record: &impl Serialize) {
-    line.clear();
+/// Writes what every line begins with.
+fn begin(line: &mut Vec<u8>, target: &str, level: Level) {
     NOW.with_borrow_mut(|(at, text)| {
         let now = Timestamp::now();
         if text.is_empty() || *at != now.as_millisecond() {
@@ -100,18 +111,10 @@ fn structured(line: &mut Vec<u8>, target: &str, level: Level, record: &impl Seri
             text.clear();
             let _ = write!(text, "{now:.3}");
         }
-        for part in ["{\"ts\":\"", text, "\",\"level\":\"", name(level), "\",\"target\":\"", target, "\","] {
+        for part in ["{\"ts\":\"", text, "\",\"level\":\"", name(level), "\",\"target\":\"", target, "\""] {
             line.extend_from_slice(part.as_bytes());
         }
     });
-    // Its opening brace is ours.
-    let at = line.len();
-    if serde_json::to_writer(&mut *line, record).is_ok() && line.get(at) == Some(&b'{') {
-        line.remove(at);
-        line.push(b'\n');
-        pending().add(line);
-    }
-    line.shrink_to(LONG);
 }
 
 fn json(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::IntCounter;
+use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::few::PerSecond;
@@ -21,7 +22,10 @@ const FAILURES: usize = 100;
 
 /// The times that backends were asked for one request.
 #[derive(Default)]
-pub struct Attempts(Mutex<Vec<Attempt>>);
+pub struct Attempts(Mutex<Few>);
+
+/// Attempts, of which there is one mostly.
+pub type Few = SmallVec<[Attempt; 1]>;
 
 /// One time that a backend was asked.
 #[derive(Debug, Clone)]
@@ -48,8 +52,6 @@ impl Attempts {
         context.span = span_id();
         let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let place = attempts.len();
-        // Mostly it is the only one.
-        attempts.reserve_exact(usize::from(place == 0));
         if place < ATTEMPTS {
             attempts.push(Attempt { span: context.span, method, backend: Arc::clone(backend), began: Instant::now(), ended: None });
         }
@@ -64,7 +66,7 @@ impl Attempts {
     }
 
     /// All of them, taken.
-    pub fn take(&self) -> Vec<Attempt> {
+    pub fn take(&self) -> Few {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -136,7 +138,7 @@ pub struct Finished {
     pub attributes: Attributes,
     /// What kind of failure it was, if it was one.
     pub failed: bool,
-    pub attempts: Vec<Attempt>,
+    pub attempts: Few,
 }
 
 /// Where requests are told; kept by whoever serves them.

@@ -6,77 +6,86 @@ use std::time::Duration;
 
 use pingora::Error;
 use pingora::protocols::http::ServerSession;
-use serde::Serialize;
 
 use super::ctx::Ctx;
 use crate::config::Log;
 use crate::mcp::method::shown;
 use crate::observe::clock::{Course, Stage};
+use crate::observe::log;
 use crate::observe::metrics::Outcome;
+use crate::observe::object::Object;
 use crate::reject::clip;
 
-#[derive(Serialize)]
 struct Line<'a> {
     request_id: &'a str,
     client: Option<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     principal: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
     http_method: &'a str,
     route: &'static str,
     status: u16,
-    duration_ms: f64,
-    // Where its time went: the first six are all of it, `connect_ms` is within `upstream_ms`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    admit_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    queue_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    answer_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connect_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    duration: Duration,
+    // Where its time went: the first six are all of it, `connect` is within `upstream`.
+    admit: Option<Duration>,
+    body: Option<Duration>,
+    queue: Option<Duration>,
+    cache: Option<Duration>,
+    upstream: Option<Duration>,
+    answer: Option<Duration>,
+    connect: Option<Duration>,
     attempts: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    cached: Option<&'static str>,
     code: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<&'a str>,
     bytes_in: usize,
     bytes: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
     encoding: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     encoded_bytes: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// The share of its kind that is written, where that may be less than all.
-    #[serde(skip_serializing_if = "Option::is_none")]
     sample: Option<f64>,
 }
 
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
+impl Line<'_> {
+    fn members(&self, object: &mut Object<'_>) {
+        object.text("request_id", self.request_id);
+        object.address("client", self.client);
+        object.text("principal", self.principal);
+        object.text("tenant", self.tenant);
+        object.text("http_method", self.http_method);
+        object.text("route", self.route);
+        object.number("status", u64::from(self.status));
+        object.milliseconds("duration_ms", self.duration);
+        object.milliseconds("admit_ms", self.admit);
+        object.milliseconds("body_ms", self.body);
+        object.milliseconds("queue_ms", self.queue);
+        object.milliseconds("cache_ms", self.cache);
+        object.milliseconds("upstream_ms", self.upstream);
+        object.milliseconds("answer_ms", self.answer);
+        object.milliseconds("connect_ms", self.connect);
+        object.number("attempts", self.attempts.map(u64::from));
+        object.text("server", self.server);
+        object.text("method", self.method);
+        object.text("name", self.name.as_deref());
+        object.text("backend", self.backend);
+        object.text("rule", self.rule);
+        object.text("outcome", self.outcome);
+        object.text("cache", self.cached);
+        object.text("code", self.code);
+        object.text("limit", self.limit);
+        object.number("bytes_in", self.bytes_in as u64);
+        object.number("bytes", self.bytes as u64);
+        object.text("encoding", self.encoding);
+        object.number("encoded_bytes", self.encoded_bytes.map(|bytes| bytes as u64));
+        object.text("error", self.error.as_deref());
+        object.share("sample", self.sample);
+    }
 }
 
 /// How a request ended.
@@ -97,7 +106,7 @@ pub fn write(client: &ServerSession, ctx: &Ctx, ended: &Ended<'_>) {
         return;
     }
     let line = line(client, ctx, ended, (conf.sample < 1.0).then_some(share));
-    crate::observe::log::tell("access", log::Level::Info, &line);
+    log::tell("access", ::log::Level::Info, |object| line.members(object));
 }
 
 /// Whether it is written whatever share of others is: it failed, was refused, or took long.
@@ -111,7 +120,7 @@ fn is_notable(conf: &Log, ctx: &Ctx, ended: &Ended<'_>) -> bool {
 fn line<'a>(client: &ServerSession, ctx: &'a Ctx, ended: &'a Ended<'_>, sample: Option<f64>) -> Line<'a> {
     let identity = ctx.principal.as_deref().map(|principal| &principal.identity);
     let told = &ctx.told;
-    let spent = |stage| ended.course.spent(stage).map(milliseconds);
+    let spent = |stage| ended.course.spent(stage);
     Line {
         request_id: ctx.request_id(),
         client: ctx.arrival.client.address,
@@ -120,14 +129,14 @@ fn line<'a>(client: &ServerSession, ctx: &'a Ctx, ended: &'a Ended<'_>, sample: 
         http_method: ended.method,
         route: ctx.route,
         status: ended.status,
-        duration_ms: milliseconds(ended.course.whole()),
-        admit_ms: spent(Stage::Admit),
-        body_ms: spent(Stage::Body),
-        queue_ms: spent(Stage::Queue),
-        cache_ms: spent(Stage::Cache),
-        upstream_ms: spent(Stage::Upstream),
-        answer_ms: spent(Stage::Answer),
-        connect_ms: ended.course.connect.map(milliseconds),
+        duration: ended.course.whole(),
+        admit: spent(Stage::Admit),
+        body: spent(Stage::Body),
+        queue: spent(Stage::Queue),
+        cache: spent(Stage::Cache),
+        upstream: spent(Stage::Upstream),
+        answer: spent(Stage::Answer),
+        connect: ended.course.connect,
         attempts: Some(ended.course.attempts).filter(|attempts| *attempts > 0),
         server: told.server.as_deref(),
         method: told.method.as_deref().map(clip),
@@ -135,7 +144,7 @@ fn line<'a>(client: &ServerSession, ctx: &'a Ctx, ended: &'a Ended<'_>, sample: 
         backend: told.backend.as_deref(),
         rule: told.rule.as_deref(),
         outcome: told.outcome.map(Outcome::name),
-        cache: ctx.cached.as_ref().map(|cached| cached.word),
+        cached: ctx.cached.as_ref().map(|cached| cached.word),
         code: told.code,
         limit: told.limit.as_deref(),
         bytes_in: client.body_bytes_read(),
@@ -154,7 +163,7 @@ mod tests {
     use super::*;
 
     fn full() -> Line<'static> {
-        let some = Some(1.0);
+        let time = Some(Duration::ZERO);
         Line {
             request_id: "",
             client: None,
@@ -163,14 +172,14 @@ mod tests {
             http_method: "",
             route: "",
             status: 200,
-            duration_ms: 1.0,
-            admit_ms: some,
-            body_ms: some,
-            queue_ms: some,
-            cache_ms: some,
-            upstream_ms: some,
-            answer_ms: some,
-            connect_ms: some,
+            duration: Duration::ZERO,
+            admit: time,
+            body: time,
+            queue: time,
+            cache: time,
+            upstream: time,
+            answer: time,
+            connect: time,
             attempts: Some(1),
             server: Some(""),
             method: Some(""),
@@ -178,7 +187,7 @@ mod tests {
             backend: Some(""),
             rule: Some(""),
             outcome: Some(""),
-            cache: Some(""),
+            cached: Some(""),
             code: Some(""),
             limit: Some(""),
             bytes_in: 0,
@@ -186,14 +195,17 @@ mod tests {
             encoding: Some(""),
             encoded_bytes: Some(0),
             error: Some(String::new()),
-            sample: some,
+            sample: Some(1.0),
         }
     }
 
     #[test]
     fn every_field_has_a_row_in_the_documentation_and_no_row_is_of_none() {
-        let line = serde_json::to_value(full()).unwrap();
-        let has: BTreeSet<&str> = line.as_object().unwrap().keys().map(String::as_str).chain(["ts", "level", "target"]).collect();
+        let mut line = b"{\"ts\":1".to_vec();
+        full().members(&mut Object::within(&mut line));
+        line.push(b'}');
+        let line: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&line).unwrap();
+        let has: BTreeSet<&str> = line.keys().map(String::as_str).chain(["level", "target"]).collect();
         // Read, not bundled: the container's build has no documentation in its context.
         let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/log/README.md")).unwrap();
         let (_, table) = text.split_once("<!-- access: this table is held true by a test -->").unwrap();
