@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use crate::verbatim::Verbatim;
 
 /// The generation of the protocol a message belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,7 +46,7 @@ pub struct Call<'b> {
     /// Whether the method acts on something by name, so that a missing name is no request for a list.
     pub is_named: bool,
     /// The arguments of a tool call or prompt, as they were written.
-    pub arguments: Option<&'b RawValue>,
+    pub arguments: Option<Verbatim<'b>>,
     /// Resources a subscription asks about besides.
     pub also: Vec<Cow<'b, str>>,
 }

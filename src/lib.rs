@@ -56,3 +56,4 @@ pub mod store;
 pub mod transform;
 pub mod turn;
 pub mod upstream;
+pub mod verbatim;

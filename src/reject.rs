@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use serde::Serialize;
-use serde_json::value::RawValue;
+
+use crate::verbatim::Verbatim;
 
 /// The result of a stage of the request path.
 pub type Verdict<T> = Result<T, Reject>;
@@ -138,7 +139,7 @@ pub struct Reject {
     /// The limit that was reached.
     pub limit: Option<Box<Limited>>,
     /// The server's own JSON-RPC error, passed on whole.
-    pub rpc_error: Option<Box<RawValue>>,
+    pub rpc_error: Option<Box<str>>,
     /// For the log only.
     pub cause: Option<Box<str>>,
 }
@@ -181,8 +182,8 @@ impl Reject {
     }
 
     #[must_use]
-    pub fn with_rpc_error(mut self, error: &RawValue) -> Self {
-        self.rpc_error = Some(error.to_owned());
+    pub fn with_rpc_error(mut self, error: Verbatim<'_>) -> Self {
+        self.rpc_error = Some(error.get().into());
         self
     }
 
@@ -207,13 +208,13 @@ impl Reject {
             detail: &self.detail,
             code: self.code.name(),
             request_id,
-            rpc_error: self.rpc_error.as_deref(),
+            rpc_error: self.rpc_error.as_deref().map(Verbatim::found),
         };
         serde_json::to_vec(&problem).unwrap_or_default()
     }
 
     /// The JSON-RPC error message, with the caller's id as it was written, or `null`.
-    pub fn rpc(&self, id: Option<&RawValue>) -> Vec<u8> {
+    pub fn rpc(&self, id: Option<Verbatim<'_>>) -> Vec<u8> {
         let error = RpcError {
             code: self.code.rpc(),
             message: &self.detail,
@@ -249,13 +250,13 @@ struct Problem<'a> {
     code: &'static str,
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rpc_error: Option<&'a RawValue>,
+    rpc_error: Option<Verbatim<'a>>,
 }
 
 #[derive(Serialize)]
 struct RpcMessage<'a> {
     jsonrpc: &'static str,
-    id: Option<&'a RawValue>,
+    id: Option<Verbatim<'a>>,
     error: RpcError<'a>,
 }
 
@@ -287,12 +288,12 @@ mod tests {
                 && problem.contains(r#""code":"unknown_server""#)
                 && problem.contains(r#""request_id":"r1""#)
         );
-        let id = RawValue::from_string("\"a\\u0062\"".into()).unwrap();
-        let rpc = String::from_utf8(reject.rpc(Some(&id))).unwrap();
+        let id = Verbatim::found("\"a\\u0062\"");
+        let rpc = String::from_utf8(reject.rpc(Some(id))).unwrap();
         assert!(rpc.starts_with(r#"{"jsonrpc":"2.0","id":"a\u0062","error":{"code":-31404"#), "the id keeps its bytes: {rpc}");
         assert!(!problem.contains("10.0.0.1") && !rpc.contains("10.0.0.1"), "the cause is private");
-        let raw = RawValue::from_string("{}".into()).unwrap();
-        let server = Reject::new(Code::ServerError, "the MCP server answered -1: no user ann").with_rpc_error(&raw);
+        let raw = Verbatim::found("{}");
+        let server = Reject::new(Code::ServerError, "the MCP server answered -1: no user ann").with_rpc_error(raw);
         assert_eq!(server.to_string(), "server_error: the MCP server answered -1", "the server's words are the caller's");
     }
 

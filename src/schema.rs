@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use jsonschema::Validator;
-use serde_json::value::RawValue;
 
 use crate::reject::{Code, Reject, Verdict, clip};
+use crate::verbatim::Verbatim;
 
 /// Faults named in one refusal.
 const NAMED: usize = 5;
@@ -16,25 +16,25 @@ const NAMED: usize = 5;
 /// A tool's schema, compiled when first used.
 #[derive(Debug)]
 pub struct Schema {
-    written: Box<RawValue>,
+    written: Box<str>,
     compiled: OnceLock<Option<Validator>>,
 }
 
 impl PartialEq for Schema {
     fn eq(&self, other: &Self) -> bool {
-        self.written.get() == other.written.get()
+        self.written == other.written
     }
 }
 
 impl Eq for Schema {}
 
 impl Schema {
-    pub fn new(written: &RawValue) -> Self {
-        Self { written: written.to_owned(), compiled: OnceLock::new() }
+    pub fn new(written: Verbatim<'_>) -> Self {
+        Self { written: written.get().into(), compiled: OnceLock::new() }
     }
 
     fn compile(&self) -> Result<Validator, String> {
-        let tree: serde_json::Value = serde_json::from_str(self.written.get()).map_err(|e| e.to_string())?;
+        let tree: serde_json::Value = serde_json::from_str(&self.written).map_err(|e| e.to_string())?;
         jsonschema::validator_for(&tree).map_err(|e| e.to_string())
     }
 
@@ -48,7 +48,7 @@ impl Schema {
     ///
     /// # Errors
     /// `invalid_params` naming where and what, without the values.
-    pub fn check(&self, arguments: Option<&RawValue>) -> Verdict<()> {
+    pub fn check(&self, arguments: Option<Verbatim<'_>>) -> Verdict<()> {
         let Some(validator) = self.validator() else { return Ok(()) };
         let read = arguments.map_or(Ok(serde_json::json!({})), |raw| serde_json::from_str(raw.get()));
         let tree: serde_json::Value = read.map_err(|e| Reject::new(Code::InvalidParams, "`arguments` cannot be read").because(e))?;
@@ -66,16 +66,12 @@ impl Schema {
 mod tests {
     use super::*;
 
-    fn raw(text: &str) -> Box<RawValue> {
-        RawValue::from_string(text.into()).unwrap()
-    }
-
     #[test]
     fn faults_are_named_by_pointer_and_values_are_not_repeated() {
         let written = r#"{"type":"object","properties":{"path":{"type":"string"},"deep":{"type":"object","properties":{"n":{"type":"integer"}}}},"required":["path"],"additionalProperties":false}"#;
-        let schema = Schema::new(&raw(written));
-        assert!(schema.check(Some(&raw(r#"{"path":"a"}"#))).is_ok());
-        let detail = |text: &str| schema.check(Some(&raw(text))).unwrap_err().detail.into_owned();
+        let schema = Schema::new(Verbatim::found(written));
+        assert!(schema.check(Some(Verbatim::found(r#"{"path":"a"}"#))).is_ok());
+        let detail = |text: &str| schema.check(Some(Verbatim::found(text))).unwrap_err().detail.into_owned();
         assert!(detail("{}").contains("path") && detail("{}").contains("required"));
         let fault = detail(r#"{"path":"secret-a","deep":{"n":"secret-b"}}"#);
         assert!(fault.contains("`arguments/deep/n`") && !fault.contains("secret"), "{fault}");
@@ -85,7 +81,7 @@ mod tests {
     #[test]
     fn nothing_is_fetched() {
         for reference in ["http://127.0.0.1:1/schema.json", "file:///etc/passwd"] {
-            assert!(Schema::new(&raw(&format!(r#"{{"$ref":"{reference}"}}"#))).compile().is_err());
+            assert!(Schema::new(Verbatim::found(&format!(r#"{{"$ref":"{reference}"}}"#))).compile().is_err());
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::call::{Call, Kind};
 use crate::condition::{Condition, Question};
 use crate::config::identity::{self, Roles};
 use crate::principal::{Principal, Way};
+use crate::verbatim::Verbatim;
 
 /// Layers of percent-encoding looked through.
 const UNFOLDED: usize = 3;
@@ -89,7 +90,7 @@ struct Asked<'a> {
 enum Arguments<'a> {
     /// A list: whether a condition on arguments will hold cannot be said yet.
     Unknown,
-    Given(Option<&'a serde_json::value::RawValue>),
+    Given(Option<Verbatim<'a>>),
 }
 
 impl Permits {

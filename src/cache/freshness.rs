@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use serde_json::value::RawValue;
-
 use crate::mcp::members::Members;
+use crate::verbatim::Verbatim;
 
 /// The longest that anything is fresh, whatever a server says.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -87,14 +86,14 @@ impl Hints {
 
 /// Whether it is the answer, and one that another caller would get as well: no failure, no question back, no task.
 fn is_whole(result: &Members<'_>) -> bool {
-    let is_false = |raw: &RawValue| matches!(raw.get(), "false" | "null");
+    let is_false = |raw: Verbatim<'_>| matches!(raw.get(), "false" | "null");
     let complete = result.get("resultType").is_none() || result.text("resultType").as_deref() == Some("complete");
     let asks = ["inputRequests", "requestState", "task"].iter().any(|name| result.get(name).is_some());
     complete && !asks && result.get("isError").is_none_or(is_false)
 }
 
 /// A number of milliseconds, also as `6e4`.
-fn millis(raw: &RawValue) -> Option<Duration> {
+fn millis(raw: Verbatim<'_>) -> Option<Duration> {
     let number: f64 = raw.get().parse().ok()?;
     Duration::try_from_secs_f64(number.clamp(-1.0, 1e12) / 1000.0).ok()
 }

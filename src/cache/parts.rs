@@ -2,10 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use crate::mcp::members::Members;
 use crate::mcp::rewrite;
+use crate::verbatim::Verbatim;
 
 /// The member that tells how long an answer is fresh; it is written anew for each caller.
 const TTL: &str = "ttlMs";
@@ -13,17 +12,17 @@ const TTL: &str = "ttlMs";
 const MEMBER: usize = 20;
 
 /// The members of an MCP result, less `ttlMs`.
-pub struct Parts(Box<[(Box<str>, Box<RawValue>)]>);
+pub struct Parts(Box<[(Box<str>, Box<str>)]>);
 
 impl Parts {
     pub fn of(result: &Members<'_>) -> Self {
         let rest = result.0.iter().filter(|(name, _)| name != TTL);
-        Self(rest.map(|(name, value)| (Box::from(&**name), (*value).to_owned())).collect())
+        Self(rest.map(|(name, value)| (Box::from(&**name), value.get().into())).collect())
     }
 
     /// Bytes of the object that it is.
     pub fn len(&self) -> usize {
-        2 + self.0.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum::<usize>()
+        2 + self.0.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>()
     }
 
     /// Bytes of memory.
@@ -32,16 +31,16 @@ impl Parts {
     }
 
     /// The members, for a caller who is told how long they are fresh if at all.
-    pub fn members<'p>(&'p self, ttl: Option<&'p RawValue>) -> Members<'p> {
+    pub fn members<'p>(&'p self, ttl: Option<Verbatim<'p>>) -> Members<'p> {
         let first = ttl.map(|ttl| (Cow::Borrowed(TTL), ttl));
-        Members(first.into_iter().chain(self.0.iter().map(|(name, value)| (Cow::Borrowed(&**name), &**value))).collect())
+        Members(first.into_iter().chain(self.0.iter().map(|(name, value)| (Cow::Borrowed(&**name), Verbatim::found(value)))).collect())
     }
 
     /// Appends the object.
     pub fn write(&self, ttl: Option<u128>, out: &mut Vec<u8>) {
         let mut digits = itoa::Buffer::new();
         let first = ttl.map(|ttl| (TTL, digits.format(ttl)));
-        rewrite::append(out, first.into_iter().chain(self.0.iter().map(|(name, value)| (&**name, value.get()))));
+        rewrite::append(out, first.into_iter().chain(self.0.iter().map(|(name, value)| (&**name, &**value))));
     }
 }
 
@@ -51,14 +50,14 @@ mod tests {
 
     #[test]
     fn a_result_is_written_as_it_came_with_a_time_of_its_own() {
-        let seven = RawValue::from_string("7".into()).unwrap();
+        let seven = Verbatim::found("7");
         for (came, rest) in [
             (r#"{"a":[1.0, 2],"ttlMs":5,"q\"":"\u00e9"}"#, r#""a":[1.0, 2],"q\"":"\u00e9""#),
             (r#"{"tools":[]}"#, r#""tools":[]"#),
             (r#"{"ttlMs":1}"#, ""),
         ] {
             let parts = Parts::of(&serde_json::from_str(came).unwrap());
-            let written = |ttl: Option<&RawValue>| {
+            let written = |ttl: Option<Verbatim<'_>>| {
                 let mut out = Vec::new();
                 parts.write(ttl.map(|_| 7), &mut out);
                 assert!(out.len() <= parts.len() + "\"ttlMs\":7,".len() + 2);
@@ -68,7 +67,7 @@ mod tests {
             assert_eq!(written(None), (plain.clone(), plain));
             let comma = if rest.is_empty() { "" } else { "," };
             let told = format!("{{\"ttlMs\":7{comma}{rest}}}");
-            assert_eq!(written(Some(&seven)), (told.clone(), told));
+            assert_eq!(written(Some(seven)), (told.clone(), told));
         }
     }
 }

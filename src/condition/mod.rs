@@ -17,13 +17,13 @@ use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use cel::{Context, Env, ExecutionError, IdedExpr, Program, Value};
 use http::HeaderMap;
-use serde_json::value::RawValue;
 
 use self::headers::Headers;
 use self::terms::{only_server, outermost, parts, spoken};
 use crate::mcp::strict;
 use crate::principal::Principal;
 use crate::reject::clip;
+use crate::verbatim::Verbatim;
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -64,7 +64,7 @@ pub struct Question<'q> {
     pub server: &'q str,
     pub method: &'q str,
     pub name: Option<&'q str>,
-    pub arguments: Option<&'q RawValue>,
+    pub arguments: Option<Verbatim<'q>>,
     /// The request around the call, where the condition may speak of it.
     pub request: Option<Request<'q>>,
 }
@@ -159,7 +159,7 @@ impl Condition {
 
     /// The arguments as a map; empty where there are none, nothing where a backend could read them in another way than
     /// we do (a reader that ignores case would take `Path` for the `path` that was judged).
-    fn arguments(&self, written: Option<&RawValue>) -> Result<Box<dyn Val>, Unclear> {
+    fn arguments(&self, written: Option<Verbatim<'_>>) -> Result<Box<dyn Val>, Unclear> {
         let Some(written) = written else { return boxed(Value::from(HashMap::<String, Value>::new())) };
         let tree: serde_json::Value = serde_json::from_str(written.get()).map_err(|_| Unclear::because("the arguments cannot be read"))?;
         if !tree.is_object() {

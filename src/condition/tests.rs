@@ -10,7 +10,7 @@ fn holds(text: &str, arguments: &str) -> bool {
 fn evaluated(text: &str, arguments: &str) -> Result<bool, Unclear> {
     let identity = Identity { subject: "ann".into(), tenant: Some("acme".into()), roles: vec!["reader".into()], ..Identity::default() };
     let principal = Principal::new(Way::Jwt, identity);
-    let arguments = RawValue::from_string(arguments.into()).unwrap();
+    let arguments = Verbatim::found(arguments);
     let headers = HeaderMap::from_iter([(http::header::ACCEPT, "a".parse().unwrap()), (http::header::ACCEPT, "b".parse().unwrap())]);
     let client = Some([192, 0, 2, 7].into());
     let request = Request { method: "POST", path: "/api/mcp/files", headers: &headers, client, version: "v1" };
@@ -19,7 +19,7 @@ fn evaluated(text: &str, arguments: &str) -> Result<bool, Unclear> {
         server: "files",
         method: "tools/call",
         name: Some("read"),
-        arguments: Some(&arguments),
+        arguments: Some(arguments),
         request: Some(request),
     };
     Condition::new(text).unwrap().evaluate(&question)

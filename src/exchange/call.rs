@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::middleware;
@@ -33,6 +32,7 @@ use crate::upstream::exchange::OnBehalf;
 use crate::upstream::facts::{Speaks, Tool};
 use crate::upstream::pool::{Ask, Member, Pool, Want};
 use crate::upstream::trial::Trial;
+use crate::verbatim::Verbatim;
 
 /// The longest list gathered, in bytes.
 const MAX_LIST: usize = 64 << 20;
@@ -356,12 +356,12 @@ impl Attempt for Call<'_> {
 /// Whether a failed call failed because there is no such tool, in the words of the SDKs that report it so. A tool the
 /// catalogue does not know yet may have failed for reasons of its own.
 fn says_unknown(result: &Members<'_>) -> bool {
-    let content = result.get("content").map_or("", RawValue::get).to_ascii_lowercase();
+    let content = result.get("content").map_or("", Verbatim::get).to_ascii_lowercase();
     content.contains("unknown tool") || content.contains("not found") || content.contains("no such tool")
 }
 
 /// The `Mcp-Param-*` headers that `arguments` call for.
-fn values(tool: &Tool, arguments: Option<&RawValue>) -> Vec<(String, String)> {
+fn values(tool: &Tool, arguments: Option<Verbatim<'_>>) -> Vec<(String, String)> {
     arguments.map(|raw| headers::values(&tool.params, raw)).unwrap_or_default()
 }
 

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use pingora::time::timeout;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::call::{Call, Done, Raw};
 use super::tries::Stop;
@@ -21,6 +20,7 @@ use crate::reject::{Code, Reject};
 use crate::transform::Shape;
 use crate::upstream::ask::Trouble;
 use crate::upstream::pool::Member;
+use crate::verbatim::Verbatim;
 
 /// The largest answer read into memory.
 const MAX_ANSWER: usize = 16 << 20;
@@ -84,10 +84,10 @@ fn head(call: &Call<'_>, member: &Member, credential: Option<&HeaderValue>, trac
 }
 
 /// Its list with what the caller may see; `None` if nothing is to be filtered.
-fn kept(call: &Call<'_>, envelope: Option<&Members<'_>>) -> Result<Option<Box<RawValue>>, Stop> {
+fn kept(call: &Call<'_>, envelope: Option<&Members<'_>>) -> Result<Option<String>, Stop> {
     let list = envelope.and_then(|members| members.get("result")).filter(|_| call.request.method.paged);
     let Some(items) = list.map(|raw| call.kept(raw.get())).transpose()?.flatten() else { return Ok(None) };
-    Ok(RawValue::from_string(format!("[{items}]")).ok())
+    Ok(Some(format!("[{items}]")))
 }
 
 /// Its result as the operator's rules have it, as an MCP result; `None` if it stays as it is.
@@ -111,7 +111,7 @@ fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> 
         if let (Some(members), Some(kept)) = (&mut envelope, &kept)
             && let Some((_, value)) = members.0.iter_mut().find(|(name, _)| name == "result")
         {
-            *value = kept;
+            *value = Verbatim::found(kept);
         }
         let failed = envelope.as_ref().is_some_and(rest::is_tool_error);
         let shaped = shaped(call, envelope.as_ref())?;
@@ -134,7 +134,7 @@ fn read(call: &Call<'_>, member: &Member, status: StatusCode, answer: &[u8]) -> 
         _ => Code::BackendFailed,
     };
     let reject = Reject::new(code, format!("backend {name} answered {status}"));
-    let told = serde_json::from_slice::<&RawValue>(answer).ok().filter(|raw| raw.get().len() < 4096);
+    let told = serde_json::from_slice::<Verbatim<'_>>(answer).ok().filter(|raw| raw.get().len() < 4096);
     Err(Stop::Refused(match told {
         Some(raw) => reject.with_rpc_error(raw),
         None => reject,

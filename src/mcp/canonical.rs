@@ -2,15 +2,19 @@
 //! escapes, no white space. Two texts that read alike here are the same question, so what cannot be read for certain has
 //! no such form.
 
-use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use super::members::{Member, Members};
+use super::plain;
+use crate::verbatim::Verbatim;
 
 /// Nesting that is followed.
 const DEEPEST: usize = 64;
+/// Digits of the longest whole number that is written in full.
+const IN_FULL: usize = plain::DIGITS;
 
 /// Appends the canonical form of a value to `out`; `None` if it has none.
-pub fn value(raw: &RawValue, out: &mut String) -> Option<()> {
+pub fn value(raw: Verbatim<'_>, out: &mut String) -> Option<()> {
     nested(raw.get(), out, DEEPEST)
 }
 
@@ -22,9 +26,10 @@ pub fn object(members: &Members<'_>, keeps: &dyn Fn(&str) -> bool, out: &mut Str
 fn nested(text: &str, out: &mut String, depth: usize) -> Option<()> {
     let depth = depth.checked_sub(1)?;
     match text.as_bytes().first()? {
+        b'{' | b'[' if text.len() == 2 || plain::is_canonical(text) => out.push_str(text),
         b'{' => written(&serde_json::from_str(text).ok()?, &|_| true, out, depth)?,
         b'[' => {
-            let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+            let items: Vec<Verbatim<'_>> = serde_json::from_str(text).ok()?;
             out.push('[');
             for (at, item) in items.iter().enumerate() {
                 separate(at, out);
@@ -35,9 +40,8 @@ fn nested(text: &str, out: &mut String, depth: usize) -> Option<()> {
         // Without escapes it is written as it would be anew.
         b'"' if !text.contains('\\') => out.push_str(text),
         b'"' => quoted(&serde_json::from_str::<String>(text).ok()?, out)?,
-        // So is a whole number that no zero ends, or is one.
-        b'1'..=b'9' if text.bytes().all(|b| b.is_ascii_digit()) && !text.ends_with('0') => out.push_str(text),
-        b'0' if text.len() == 1 => out.push('0'),
+        // So is a whole number that is not long.
+        b'0'..=b'9' if text.len() <= IN_FULL && text.bytes().all(|b| b.is_ascii_digit()) => out.push_str(text),
         b'-' | b'0'..=b'9' => number(text, out)?,
         _ => out.push_str(text),
     }
@@ -49,7 +53,7 @@ fn written(members: &Members<'_>, keeps: &dyn Fn(&str) -> bool, out: &mut String
     if kept().is_sorted_by(|(a, _), (b, _)| a <= b) {
         return sorted(kept(), out, depth);
     }
-    let mut kept: Vec<_> = kept().collect();
+    let mut kept: SmallVec<[_; 8]> = kept().collect();
     kept.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     sorted(kept.into_iter(), out, depth)
 }
@@ -83,8 +87,8 @@ fn quoted(text: &str, out: &mut String) -> Option<()> {
     Some(())
 }
 
-/// A number as its digits without zeros at either end, and a power of ten: exact, whatever its size. A negative zero
-/// stays one.
+/// A number as its digits without zeros at either end, and a power of ten, which for whole numbers that are not long is
+/// written in full: exact, whatever its size. A negative zero stays one.
 fn number(text: &str, out: &mut String) -> Option<()> {
     let (sign, rest) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
     let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
@@ -97,7 +101,10 @@ fn number(text: &str, out: &mut String) -> Option<()> {
     let digits = trimmed.trim_start_matches('0');
     out.push_str(sign);
     out.push_str(if digits.is_empty() { "0" } else { digits });
-    if power != 0 && !digits.is_empty() {
+    let zeros = usize::try_from(power).ok().filter(|zeros| zeros.saturating_add(digits.len()) <= IN_FULL);
+    if let Some(zeros) = zeros.filter(|_| !digits.is_empty()) {
+        out.extend(std::iter::repeat_n('0', zeros));
+    } else if power != 0 && !digits.is_empty() {
         out.push('e');
         out.push_str(itoa::Buffer::new().format(power));
     }
@@ -119,6 +126,10 @@ mod tests {
         for (a, b) in [
             (r#"{"b":1,"a":[1.0,2e0]}"#, r#"{ "\u0061" : [10e-1, 2], "b": 1.000 }"#),
             ("100", "1e2"),
+            ("-100", "-1.0e2"),
+            ("100000000000000", "1e14"),
+            ("1000000000000000", "1e15"),
+            (r#"{"a":[{"b":10}],"c":"x"}"#, r#"{"c":"x","a":[{"b":1e1}]}"#),
             ("0.5", "5E-1"),
             ("0.0", "0"),
             (r#""\u00e9\/""#, "\"é/\""),

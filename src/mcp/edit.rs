@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::members::Members;
 use super::strict;
 use crate::reject::clip;
+use crate::verbatim::Verbatim;
 
 /// How many lists a path leads through at most.
 const DEPTH: usize = 64;
@@ -227,7 +228,7 @@ fn object(text: &str) -> Result<Part<'_>, Fault> {
 }
 
 fn list(text: &str) -> Result<Part<'_>, Fault> {
-    let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| Fault::Unreadable)?;
+    let items: Vec<Verbatim<'_>> = serde_json::from_str(text).map_err(|_| Fault::Unreadable)?;
     Ok(Part::List(items.into_iter().map(|item| Part::text(item.get())).collect()))
 }
 

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::reject::{Code, Reject, clip};
+use crate::verbatim::Verbatim;
 
 /// Codes with a meaning of their own; all others are the server's private matter.
 pub const METHOD_NOT_FOUND: i64 = -32601;
@@ -30,7 +30,7 @@ struct Written<'b> {
 }
 
 /// The code of an error object; 0 if it has none.
-pub fn code(error: &RawValue) -> i64 {
+pub fn code(error: Verbatim<'_>) -> i64 {
     serde_json::from_str::<Written<'_>>(error.get()).map_or(0, |written| written.code)
 }
 
@@ -41,7 +41,7 @@ pub fn is_modern(code: i64) -> bool {
 
 /// The refusal a REST caller gets for a server's error. `known` tells whether the catalogue knows the name acted on:
 /// servers answer an unknown tool with "invalid params", and the caller is better served with 404.
-pub fn refuse(error: &RawValue, known: bool) -> Reject {
+pub fn refuse(error: Verbatim<'_>, known: bool) -> Reject {
     let written = serde_json::from_str::<Written<'_>>(error.get()).unwrap_or(Written { code: 0, message: Cow::Borrowed("") });
     let code = match written.code {
         METHOD_NOT_FOUND => Code::UnknownMethod,
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_servers_error_gets_the_status_it_deserves() {
-        let status = |text: &str, known| refuse(&RawValue::from_string(text.into()).unwrap(), known).code.status();
+        let status = |text: &str, known| refuse(Verbatim::found(text), known).code.status();
         assert_eq!(status(r#"{"code":-32602,"message":"bad"}"#, true), 400);
         assert_eq!(status(r#"{"code":-32602,"message":"Unknown tool"}"#, false), 404);
         assert_eq!(status(r#"{"code":-32601,"message":""}"#, true), 404);

@@ -4,12 +4,11 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use super::members::Members;
 use super::rewrite::{self, Unreadable};
 use super::strict;
 use crate::call::Kind;
+use crate::verbatim::Verbatim;
 
 /// Says whether the caller may use the tool, prompt or resource.
 pub type Keeps<'k> = &'k (dyn Fn(Kind, &str) -> bool + Send + Sync);
@@ -62,7 +61,7 @@ pub fn result(result: &Members<'_>, keeps: Keeps<'_>) -> Result<Option<String>, 
 /// [`Unreadable`] if it is no list.
 pub fn items(list: &str, written: &str, keeps: Keeps<'_>) -> Result<String, Unreadable> {
     let Some((_, kind, naming)) = LISTED.iter().find(|(listed, ..)| *listed == list) else { return Err(Unreadable) };
-    let items: Vec<&RawValue> = serde_json::from_str(written).map_err(|_| Unreadable)?;
+    let items: Vec<Verbatim<'_>> = serde_json::from_str(written).map_err(|_| Unreadable)?;
     let kept = items.iter().map(|raw| raw.get()).filter(|item| {
         let members = serde_json::from_str::<Members<'_>>(item).ok();
         let members = members.filter(|members| !members.0.iter().any(|(name, _)| strict::is_another_writing(name, naming)));
@@ -87,7 +86,7 @@ mod tests {
     #[test]
     fn a_list_shows_what_may_be_used() {
         let filter = |text: &str| {
-            message(text.as_bytes(), &|_: Option<&RawValue>, text: &str| written(text, &keeps))
+            message(text.as_bytes(), &|_: Option<Verbatim<'_>>, text: &str| written(text, &keeps))
                 .map(|kept| kept.map(|kept| String::from_utf8(kept).unwrap()))
         };
         assert_eq!(filter(LIST), Ok(Some(KEPT.into())));

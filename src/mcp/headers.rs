@@ -6,12 +6,12 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName};
-use serde_json::value::RawValue;
 
 use super::members::Members;
 use super::method::{self, Named};
 use crate::call::{Call, Era};
 use crate::reject::{Code, Reject, Verdict};
+use crate::verbatim::Verbatim;
 
 // Names, not texts: a text is read anew each time that a header is looked for by it.
 pub static VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -96,13 +96,13 @@ pub struct Param {
 }
 
 /// The annotated properties of an input schema. What is not an object (a schema may be `true`) has none.
-pub fn params(schema: &RawValue) -> Vec<Param> {
+pub fn params(schema: Verbatim<'_>) -> Vec<Param> {
     let mut found = Vec::new();
     collect(schema, &mut Vec::new(), &mut found);
     found
 }
 
-fn collect(schema: &RawValue, path: &mut Vec<String>, found: &mut Vec<Param>) {
+fn collect(schema: Verbatim<'_>, path: &mut Vec<String>, found: &mut Vec<Param>) {
     let Ok(schema) = serde_json::from_str::<Members<'_>>(schema.get()) else { return };
     if let Some(suffix) = schema.text("x-mcp-header").filter(|text| !path.is_empty() && is_token(text)) {
         found.push(Param { property: path.clone(), header: format!("{PARAM_PREFIX}{suffix}") });
@@ -122,18 +122,18 @@ fn is_token(text: &str) -> bool {
 }
 
 /// The header values `arguments` call for.
-pub fn values(params: &[Param], arguments: &RawValue) -> Vec<(String, String)> {
+pub fn values(params: &[Param], arguments: Verbatim<'_>) -> Vec<(String, String)> {
     params.iter().filter_map(|param| Some((param.header.clone(), lookup(arguments, &param.property)?))).collect()
 }
 
-fn lookup(arguments: &RawValue, path: &[String]) -> Option<String> {
+fn lookup(arguments: Verbatim<'_>, path: &[String]) -> Option<String> {
     let (first, rest) = path.split_first()?;
     let object: Members<'_> = serde_json::from_str(arguments.get()).ok()?;
     let value = object.get(first)?;
     if rest.is_empty() { primitive(value) } else { lookup(value, rest) }
 }
 
-fn primitive(value: &RawValue) -> Option<String> {
+fn primitive(value: Verbatim<'_>) -> Option<String> {
     match value.get().as_bytes().first()? {
         b'"' => serde_json::from_str::<String>(value.get()).ok().map(|text| encode(&text).into_owned()),
         b'{' | b'[' | b'n' => None,
@@ -170,16 +170,16 @@ mod tests {
     #[test]
     fn a_deep_schema_is_looked_into_so_far_and_no_further() {
         let deep = format!("{}{{}}{}", r#"{"properties":{"a":"#.repeat(20_000), "}}".repeat(20_000));
-        assert!(params(&RawValue::from_string(deep).unwrap()).is_empty());
+        assert!(params(Verbatim::found(&deep)).is_empty());
     }
 
     #[test]
     fn annotated_arguments_become_headers() {
         let schema = r#"{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"},
             "deep":{"type":"object","properties":{"n":{"type":"integer","x-mcp-header":"N"}}},"evil":{"x-mcp-header":"a\r\nb"},"any":true}}"#;
-        let params = params(&RawValue::from_string(schema.into()).unwrap());
-        let arguments = RawValue::from_string(r#"{"region":"Zürich","deep":{"n":4}}"#.into()).unwrap();
-        let mut values = values(&params, &arguments);
+        let params = params(Verbatim::found(schema));
+        let arguments = Verbatim::found(r#"{"region":"Zürich","deep":{"n":4}}"#);
+        let mut values = values(&params, arguments);
         values.sort();
         assert_eq!(values, [("Mcp-Param-N".into(), "4".into()), ("Mcp-Param-Region".into(), "=?base64?WsO8cmljaA==?=".into())]);
     }

@@ -8,23 +8,23 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::rewrite;
 use crate::reject::clip;
+use crate::verbatim::Verbatim;
 
 /// Up to how many members a scan is cheaper than a set.
 const FEW: usize = 16;
 
 /// A name and its value as it was written.
-pub type Member<'b> = (Cow<'b, str>, &'b RawValue);
+pub type Member<'b> = (Cow<'b, str>, Verbatim<'b>);
 
 /// A JSON object as its members in order, values untouched; a repeated name is an error.
 #[derive(Debug, Clone, Default)]
 pub struct Members<'b>(pub Vec<Member<'b>>);
 
 impl<'b> Members<'b> {
-    pub fn get(&self, name: &str) -> Option<&'b RawValue> {
+    pub fn get(&self, name: &str) -> Option<Verbatim<'b>> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 
@@ -53,7 +53,7 @@ impl<'de: 'b, 'b> Deserialize<'de> for Members<'b> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Members::default();
                 let mut seen = HashSet::new();
-                while let Some((Text(name), value)) = map.next_entry::<Text<'b>, &'b RawValue>()? {
+                while let Some((Text(name), value)) = map.next_entry::<Text<'b>, Verbatim<'b>>()? {
                     // Few members are compared in place; many are hashed, or a large object would take time by its square.
                     let repeated = if members.0.len() < FEW { members.get(&name).is_some() } else { seen.contains(&name) };
                     if repeated {
@@ -78,7 +78,7 @@ impl<'de: 'b, 'b> Deserialize<'de> for Members<'b> {
 pub struct Text<'b>(#[serde(borrow)] pub Cow<'b, str>);
 
 /// The text that a value is; `None` if it is none.
-pub fn text<'b>(value: &'b RawValue) -> Option<Cow<'b, str>> {
+pub fn text<'b>(value: Verbatim<'b>) -> Option<Cow<'b, str>> {
     match plain(value) {
         Some(text) => Some(Cow::Borrowed(text)),
         None => serde_json::from_str::<Text<'b>>(value.get()).ok().map(|text| text.0),
@@ -86,7 +86,7 @@ pub fn text<'b>(value: &'b RawValue) -> Option<Cow<'b, str>> {
 }
 
 /// What stands between its quotes, where nothing in it is escaped.
-pub fn plain(value: &RawValue) -> Option<&str> {
+pub fn plain(value: Verbatim<'_>) -> Option<&str> {
     let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
     (!text.contains('\\')).then_some(text)
 }

@@ -6,15 +6,15 @@ use std::borrow::Cow;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 
-use super::members::{self, Members, Text, borrowed};
-use super::method::{self, Named};
+use super::members::{self, Members, borrowed};
+use super::params::Params;
+use super::plain::Plain;
+use super::strict::Checked;
 use crate::call::{Call, Era, Kind};
 use crate::reject::{Code, Reject, Verdict};
+use crate::verbatim::Verbatim;
 
-/// The member of `_meta` that claims a revision (MCP 2026-07-28).
-const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// Messages one batch may hold.
 const MAX_BATCH: usize = 256;
 
@@ -25,15 +25,15 @@ pub struct Message<'b> {
     jsonrpc: Option<Cow<'b, str>>,
     /// As it was written. An explicit `null` is read as absent, which JSON-RPC treats alike for our purposes.
     #[serde(borrow)]
-    pub id: Option<&'b RawValue>,
+    pub id: Option<Verbatim<'b>>,
     #[serde(borrow, default, deserialize_with = "borrowed")]
     pub method: Option<Cow<'b, str>>,
     #[serde(borrow, default, deserialize_with = "object")]
     pub params: Option<Params<'b>>,
     #[serde(borrow)]
-    result: Option<&'b RawValue>,
+    result: Option<Verbatim<'b>>,
     #[serde(borrow)]
-    error: Option<&'b RawValue>,
+    error: Option<Verbatim<'b>>,
 }
 
 /// `params` as an object; positional ones, which MCP does not have, name nothing.
@@ -41,51 +41,15 @@ fn object<'de: 'b, 'b, D: Deserializer<'de>>(deserializer: D) -> Result<Option<P
     Option::<Members<'b>>::deserialize(deserializer)?.map(Params::read).transpose().map_err(D::Error::custom)
 }
 
-/// The members of `params`, and those that say what is acted on.
-#[derive(Debug, Default)]
-pub struct Params<'b> {
-    pub members: Members<'b>,
-    /// `_meta`
-    pub meta: Option<Members<'b>>,
-    name: Option<Cow<'b, str>>,
-    uri: Option<Cow<'b, str>>,
-    task_id: Option<Cow<'b, str>>,
-    arguments: Option<&'b RawValue>,
-    reference: Option<&'b RawValue>,
-    notifications: Option<&'b RawValue>,
-    /// The revision claimed.
-    version: Option<Cow<'b, str>>,
-}
-
-/// What a completion is for.
-#[derive(Debug, Default, Deserialize)]
-struct Reference<'b> {
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    name: Option<Cow<'b, str>>,
-    #[serde(borrow, default, deserialize_with = "borrowed")]
-    uri: Option<Cow<'b, str>>,
-}
-
-/// What a subscription asks for (MCP 2026-07-28).
-#[derive(Debug, Default, Deserialize)]
-struct Subscriptions<'b> {
-    #[serde(borrow, rename = "resourceSubscriptions", default)]
-    resources: Vec<Text<'b>>,
-}
-
-fn text<'b>(name: &str, raw: &'b RawValue) -> Result<Cow<'b, str>, String> {
-    members::text(raw).ok_or_else(|| format!("`{name}` must be text"))
-}
-
 impl<'b> Message<'b> {
     /// The trace it belongs to, as it was written (W3C Trace Context in `_meta`, MCP 2026-07-28).
-    pub fn traceparent(&self) -> Option<&'b RawValue> {
+    pub fn traceparent(&self) -> Option<Verbatim<'b>> {
         self.params.as_ref()?.meta.as_ref()?.get("traceparent")
     }
 
     /// The revision the message claims for itself (MCP 2026-07-28).
     pub fn version(&self) -> Option<&str> {
-        self.params.as_ref()?.version.as_deref()
+        self.params.as_ref()?.version()
     }
 
     /// What is asked; `None` for a response, which asks nothing.
@@ -98,10 +62,30 @@ impl<'b> Message<'b> {
     }
 
     fn read(body: &'b [u8]) -> Verdict<Self> {
-        serde_json::from_str::<Self>(must_be_object(body)?).map_err(|e| explain(&e))?.check()
+        let message = serde_json::from_str::<Self>(must_be_object(body)?).map_err(|e| explain(&e))?;
+        message.check().map(|()| message)
     }
 
-    fn check(self) -> Verdict<Self> {
+    /// What was taken apart already; `None` where something is of another type than it must be.
+    fn of(plain: Plain<'b>) -> Option<Self> {
+        let told = |value: Option<Verbatim<'b>>| value.filter(|value| value.get() != "null");
+        let text = |value| told(value).map(|value| members::plain(value).map(Cow::Borrowed).ok_or(())).transpose().ok();
+        let params = match (told(plain.params), plain.members) {
+            (Some(_), Some(members)) => Some(Params::of_plain(members, plain.meta)?),
+            (Some(_), None) => return None,
+            (None, _) => None,
+        };
+        Some(Self {
+            jsonrpc: text(plain.jsonrpc)?,
+            id: told(plain.id),
+            method: text(plain.method)?,
+            params,
+            result: told(plain.result),
+            error: told(plain.error),
+        })
+    }
+
+    fn check(&self) -> Verdict<()> {
         if self.jsonrpc.as_deref() != Some("2.0") {
             return Err(Reject::new(Code::InvalidRequest, "`jsonrpc` must be \"2.0\""));
         }
@@ -109,84 +93,7 @@ impl<'b> Message<'b> {
         if kinds.iter().filter(|present| **present).count() != 1 {
             return Err(Reject::new(Code::InvalidRequest, "a message has exactly one of `method`, `result` and `error`"));
         }
-        Ok(self)
-    }
-}
-
-impl<'b> Params<'b> {
-    /// The members of a REST request that say the same.
-    pub fn of(members: &Members<'b>) -> Self {
-        Self {
-            name: members.text("name"),
-            uri: members.text("uri"),
-            task_id: members.text("taskId"),
-            arguments: members.get("arguments"),
-            reference: members.get("ref"),
-            notifications: members.get("notifications"),
-            ..Self::default()
-        }
-    }
-
-    /// Those of a native request; an explicit `null` is none.
-    ///
-    /// # Errors
-    /// What is of another type than it must be.
-    fn read(members: Members<'b>) -> Result<Self, String> {
-        let mut params = Self::default();
-        for (name, raw) in members.0.iter().filter(|(_, raw)| raw.get() != "null") {
-            match &**name {
-                "name" => params.name = Some(text(name, raw)?),
-                "uri" => params.uri = Some(text(name, raw)?),
-                "taskId" => params.task_id = Some(text(name, raw)?),
-                "arguments" => params.arguments = Some(raw),
-                "ref" => params.reference = Some(raw),
-                "notifications" => params.notifications = Some(raw),
-                "_meta" => params.meta = Some(serde_json::from_str(raw.get()).map_err(|_| "`_meta` must be an object".to_owned())?),
-                _ => {}
-            }
-        }
-        let version = params.meta.as_ref().and_then(|meta| meta.get(VERSION)).filter(|raw| raw.get() != "null");
-        params.version = version.map(|raw| text(VERSION, raw)).transpose()?;
-        Ok(Self { members, ..params })
-    }
-
-    /// What `method` asks with these params.
-    pub fn call(&self, method: Cow<'b, str>) -> Call<'b> {
-        // Only these have arguments; elsewhere they would satisfy conditions and mean nothing.
-        let arguments = self.arguments.filter(|_| matches!(method.as_ref(), "tools/call" | "prompts/get"));
-        let call = |name, kind, is_named| Call { method: method.clone(), name, kind, is_named, arguments, also: Vec::new() };
-        let Some(row) = method::find(&method) else {
-            let kind = if method.starts_with("notifications/") { Kind::Protocol } else { Kind::Unknown };
-            // What it does with arguments we do not know, so conditions see them.
-            return Call { arguments: self.arguments, ..call(None, kind, false) };
-        };
-        match row.named {
-            Named::Nothing if row.mcp == "subscriptions/listen" => match self.subscribed() {
-                Some(also) => Call { also, ..call(None, row.kind, false) },
-                // A reader more lenient than ours would subscribe to what we cannot judge.
-                None => call(None, row.kind, true),
-            },
-            Named::Nothing => call(None, row.kind, false),
-            Named::Name => call(self.name.clone(), row.kind, true),
-            Named::Uri => call(self.uri.clone(), row.kind, true),
-            Named::TaskId => call(self.task_id.clone(), row.kind, true),
-            Named::Reference => {
-                let reference = self.reference.and_then(|raw| serde_json::from_str::<Reference<'b>>(raw.get()).ok()).unwrap_or_default();
-                match reference {
-                    // Both would be judged as one and executed as the other.
-                    Reference { name: Some(_), uri: Some(_) } => call(None, row.kind, true),
-                    Reference { uri: Some(uri), .. } => call(Some(uri), Kind::Resource, true),
-                    Reference { name, .. } => call(name, Kind::Prompt, true),
-                }
-            }
-        }
-    }
-
-    /// The resources a subscription asks about; `None` if that cannot be read.
-    fn subscribed(&self) -> Option<Vec<Cow<'b, str>>> {
-        let Some(written) = self.notifications else { return Some(Vec::new()) };
-        let subscriptions: Subscriptions<'b> = serde_json::from_str(written.get()).ok()?;
-        Some(subscriptions.resources.into_iter().map(|text| text.0).collect())
+        Ok(())
     }
 }
 
@@ -200,13 +107,24 @@ pub enum Payload<'b> {
 }
 
 impl<'b> Payload<'b> {
+    /// Reads a native body that was checked.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn of(checked: Checked<'b>) -> Verdict<Self> {
+        match checked.plain.and_then(|plain| Message::of(*plain)) {
+            Some(message) => message.check().map(|()| Payload::One(message)),
+            None => Self::read(checked.body),
+        }
+    }
+
     /// Reads a native body.
     ///
     /// # Errors
     /// `parse_error` for what is not JSON, `invalid_request` for JSON that is no message.
     pub fn read(body: &'b [u8]) -> Verdict<Self> {
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-            let messages: Vec<&'b RawValue> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
+            let messages: Vec<Verbatim<'b>> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
             if messages.is_empty() || messages.len() > MAX_BATCH {
                 return Err(Reject::new(Code::InvalidRequest, format!("a batch has 1 to {MAX_BATCH} messages")));
             }
@@ -269,23 +187,23 @@ pub fn explain(error: &serde_json::Error) -> Reject {
 #[derive(Debug, Deserialize)]
 pub struct Response<'b> {
     #[serde(borrow)]
-    pub id: Option<&'b RawValue>,
+    pub id: Option<Verbatim<'b>>,
     #[serde(borrow, default, deserialize_with = "borrowed")]
     pub method: Option<Cow<'b, str>>,
     #[serde(borrow)]
-    pub params: Option<&'b RawValue>,
+    pub params: Option<Verbatim<'b>>,
     #[serde(borrow)]
-    pub result: Option<&'b RawValue>,
+    pub result: Option<Verbatim<'b>>,
     #[serde(borrow)]
-    pub error: Option<&'b RawValue>,
+    pub error: Option<Verbatim<'b>>,
 }
 
 /// The caller's id in a body that was refused, if it can be made out; it goes back with the error.
-pub fn id_of(body: &[u8]) -> Option<&RawValue> {
+pub fn id_of(body: &[u8]) -> Option<Verbatim<'_>> {
     #[derive(Deserialize)]
     struct Id<'b> {
         #[serde(borrow)]
-        id: Option<&'b RawValue>,
+        id: Option<Verbatim<'b>>,
     }
     let id = serde_json::from_slice::<Id<'_>>(body).ok()?.id?;
     matches!(id.get().as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9')).then_some(id)
@@ -295,7 +213,7 @@ pub fn id_of(body: &[u8]) -> Option<&RawValue> {
 #[derive(Debug)]
 pub enum Answer<'b> {
     Result(Members<'b>),
-    Error(&'b RawValue),
+    Error(Verbatim<'b>),
 }
 
 impl<'b> Answer<'b> {
@@ -305,11 +223,11 @@ impl<'b> Answer<'b> {
         #[derive(Deserialize)]
         struct Written<'b> {
             #[serde(borrow)]
-            id: Option<&'b RawValue>,
+            id: Option<Verbatim<'b>>,
             #[serde(borrow)]
             result: Option<Members<'b>>,
             #[serde(borrow)]
-            error: Option<&'b RawValue>,
+            error: Option<Verbatim<'b>>,
         }
         let written: Written<'b> = serde_json::from_slice(body).ok()?;
         let ours = written.id.is_some_and(|raw| raw.get().parse() == Ok(id));

@@ -1,8 +1,9 @@
 //! The protocol without I/O: bytes in, messages out; no socket, no clock. What the revisions differ in is decided here
-//! and nowhere else: `message` (JSON-RPC), `method` (one table), `headers` (`Mcp-*`), `sse` (event streams), `session`
+//! and nowhere else: `message` (JSON-RPC), `params`, `method` (one table), `headers` (`Mcp-*`), `sse` (event streams), `session`
 //! (sealed session ids), `rest` (the REST form), `error` (what a server's error means to a REST caller), `edit` (changing JSON and
 //! keeping the bytes of the rest), `mirror` (texts that repeat structured content), `cut` (outputs that are too long), `rewrite` (answers changed on their way),
-//! `filter` (lists as a caller may see them), `canonical` (the one form of all writings of a value).
+//! `filter` (lists as a caller may see them), `canonical` (the one form of all writings of a value), `plain` (bodies as nearly all are
+//! written, in one pass).
 
 pub mod canonical;
 pub mod cut;
@@ -14,6 +15,8 @@ pub mod members;
 pub mod message;
 pub mod method;
 pub mod mirror;
+pub mod params;
+mod plain;
 pub mod rest;
 pub mod rewrite;
 pub mod session;

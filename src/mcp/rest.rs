@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::value::RawValue;
 
-use super::members::Members;
+use super::members::{self, Members};
 use super::message::{self, explain};
 use super::method::{self, Method, Named};
+use super::params;
+use super::plain::Plain;
 use super::rewrite;
+use super::strict::Checked;
 use crate::call::Call;
 use crate::copy;
 use crate::reject::{Code, Reject, Verdict, clip};
+use crate::verbatim::Verbatim;
 
 /// Requests one batch may hold.
 pub const MAX_BATCH: usize = 100;
@@ -39,6 +42,15 @@ struct Written<'b> {
     params: Option<Members<'b>>,
 }
 
+impl<'b> Written<'b> {
+    /// What was taken apart already; `None` where something is of another type than it must be.
+    fn of(plain: Plain<'b>) -> Option<Self> {
+        let is_told = plain.params.is_some_and(|params| params.get() != "null");
+        let method = Cow::Borrowed(members::plain(plain.method?)?);
+        (is_told == plain.members.is_some()).then_some(Self { method, params: plain.members })
+    }
+}
+
 /// One REST request, understood.
 #[derive(Debug, Clone)]
 pub struct Request<'b> {
@@ -56,6 +68,17 @@ pub enum Payload<'b> {
 }
 
 impl<'b> Payload<'b> {
+    /// Reads a REST body that was checked.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn of(checked: Checked<'b>) -> Verdict<Self> {
+        match checked.plain.and_then(|plain| Written::of(*plain)) {
+            Some(written) => Request::of(written).map(Payload::One),
+            None => Self::read(checked.body),
+        }
+    }
+
     /// Reads a REST body.
     ///
     /// # Errors
@@ -64,7 +87,7 @@ impl<'b> Payload<'b> {
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'[') {
             return Request::read(body).map(Payload::One);
         }
-        let elements: Vec<&'b RawValue> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
+        let elements: Vec<Verbatim<'b>> = serde_json::from_slice(body).map_err(|e| explain(&e))?;
         if elements.is_empty() || elements.len() > MAX_BATCH {
             return Err(Reject::new(Code::InvalidRequest, format!("a batch has 1 to {MAX_BATCH} requests")));
         }
@@ -84,7 +107,10 @@ impl<'b> Request<'b> {
     }
 
     fn read(body: &'b [u8]) -> Verdict<Self> {
-        let written: Written<'b> = serde_json::from_str(super::message::must_be_object(body)?).map_err(|e| explain(&e))?;
+        Self::of(serde_json::from_str(message::must_be_object(body)?).map_err(|e| explain(&e))?)
+    }
+
+    fn of(written: Written<'b>) -> Verdict<Self> {
         let Some(method) = method::find_rest(&written.method) else {
             return Err(Reject::new(Code::UnknownMethod, format!("unknown method `{}`", clip(&written.method))));
         };
@@ -98,7 +124,7 @@ impl<'b> Request<'b> {
 
     /// What is asked.
     pub fn call(&self) -> Call<'b> {
-        message::Params::of(&self.params).call(Cow::Borrowed(self.method.mcp))
+        params::Params::of(&self.params).call(Cow::Borrowed(self.method.mcp))
     }
 
     pub fn name(&self) -> Option<&str> {
@@ -143,7 +169,7 @@ pub struct Meta<'a> {
     /// Modern era: the revision, our name and client capabilities.
     pub modern: bool,
     /// Those, where they are not none.
-    pub capabilities: Option<&'a RawValue>,
+    pub capabilities: Option<Verbatim<'a>>,
     /// Asks for progress notifications.
     pub progress_token: Option<u64>,
     /// Modern era: asks for log notifications.
@@ -191,7 +217,7 @@ impl Meta<'_> {
 }
 
 struct MergedMeta<'a> {
-    callers: Option<&'a RawValue>,
+    callers: Option<Verbatim<'a>>,
     ours: &'a Meta<'a>,
 }
 
@@ -211,7 +237,7 @@ impl Serialize for MergedMeta<'_> {
             map.serialize_entry("io.modelcontextprotocol/clientInfo", &OurName::default())?;
             let name = "io.modelcontextprotocol/clientCapabilities";
             match self.ours.capabilities {
-                Some(capabilities) => map.serialize_entry(name, capabilities)?,
+                Some(capabilities) => map.serialize_entry(name, &capabilities)?,
                 None => map.serialize_entry(name, &Empty {})?,
             }
         }
@@ -259,7 +285,7 @@ pub struct Page<'b> {
 /// `backend_failed` if the result is not a list result of this method.
 pub fn page<'b>(method: &Method, result: &Members<'b>) -> Verdict<Page<'b>> {
     let broken = || Reject::new(Code::BackendFailed, format!("the MCP server's answer to {} is no list result", method.mcp));
-    let whole = method.result.and_then(|name| result.get(name)).map(RawValue::get).ok_or_else(broken)?;
+    let whole = method.result.and_then(|name| result.get(name)).map(Verbatim::get).ok_or_else(broken)?;
     let items = whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or_else(broken)?;
     Ok(Page { whole, items: items.trim(), next: result.text("nextCursor") })
 }
@@ -287,7 +313,7 @@ pub fn envelope(form: Form, method: &Method, result: &Members<'_>, facts: Facts<
     out.extend_from_slice(b"{\"result\":");
     let main = method.result.filter(|_| form == Form::V1);
     match main {
-        Some(name) => copy::append(&mut out, result.get(name).map_or("null", RawValue::get).as_bytes()),
+        Some(name) => copy::append(&mut out, result.get(name).map_or("null", Verbatim::get).as_bytes()),
         None => rewrite::append(&mut out, result.0.iter().map(|(name, value)| (&**name, value.get()))),
     }
     tell(&mut out, facts);
@@ -295,7 +321,7 @@ pub fn envelope(form: Form, method: &Method, result: &Members<'_>, facts: Facts<
         for (name, value) in &result.0 {
             if Some(name.as_ref()) != main && !BOOKKEEPING.contains(&name.as_ref()) && !ENVELOPE.contains(&name.as_ref()) {
                 out.push(b',');
-                member(&mut out, name, value);
+                member(&mut out, name, *value);
             }
         }
     }
@@ -335,13 +361,13 @@ pub fn middleware_envelope(form: Form, method: &Method, answer: &Members<'_>, fa
     tell(&mut out, facts);
     for (name, value) in others(answer) {
         out.push(b',');
-        member(&mut out, name, value);
+        member(&mut out, name, *value);
     }
     out.push(b'}');
     Some(out)
 }
 
-fn others<'m, 'b>(answer: &'m Members<'b>) -> impl Iterator<Item = &'m (Cow<'b, str>, &'b RawValue)> {
+fn others<'m, 'b>(answer: &'m Members<'b>) -> impl Iterator<Item = &'m (Cow<'b, str>, Verbatim<'b>)> {
     answer.0.iter().filter(|(name, _)| !ENVELOPE.contains(&name.as_ref()))
 }
 
@@ -358,7 +384,7 @@ fn tell(out: &mut Vec<u8>, facts: Facts<'_>) {
     let _ = write!(out, ",\"backend\":\"{backend}\",\"response_time\":{:.6},\"cached\":{cached}", elapsed.as_secs_f64());
 }
 
-fn member(out: &mut Vec<u8>, name: &str, value: &RawValue) {
+fn member(out: &mut Vec<u8>, name: &str, value: Verbatim<'_>) {
     let _ = serde_json::to_writer(&mut *out, name);
     out.push(b':');
     copy::append(out, value.get().as_bytes());

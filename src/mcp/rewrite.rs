@@ -5,14 +5,14 @@
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
-use serde_json::value::RawValue;
 
 use super::members::Members;
 use super::strict;
 use crate::copy;
+use crate::verbatim::Verbatim;
 
 /// Rewrites one result, given the id of the request it answers and its text; `None` leaves it as it is.
-pub type Rewrite<'r> = &'r (dyn Fn(Option<&RawValue>, &str) -> Result<Option<String>, Unreadable> + Send + Sync);
+pub type Rewrite<'r> = &'r (dyn Fn(Option<Verbatim<'_>>, &str) -> Result<Option<String>, Unreadable> + Send + Sync);
 
 /// Bytes of the longest event.
 const MAX_EVENT: usize = 16 << 20;
@@ -40,7 +40,7 @@ pub fn message(text: &[u8], rewrite: Rewrite<'_>) -> Result<Option<Vec<u8>>, Unr
 }
 
 fn batch(text: &[u8], rewrite: Rewrite<'_>) -> Result<Option<Vec<u8>>, Unreadable> {
-    let messages: Vec<&RawValue> = serde_json::from_slice(text).map_err(|_| Unreadable)?;
+    let messages: Vec<Verbatim<'_>> = serde_json::from_slice(text).map_err(|_| Unreadable)?;
     let mut out = b"[".to_vec();
     for (at, raw) in messages.iter().enumerate() {
         if at > 0 {
@@ -227,7 +227,7 @@ mod tests {
     use crate::mcp::filter;
     use proptest::prelude::*;
 
-    fn keeps(_: Option<&RawValue>, text: &str) -> Result<Option<String>, Unreadable> {
+    fn keeps(_: Option<Verbatim<'_>>, text: &str) -> Result<Option<String>, Unreadable> {
         filter::written(text, &|kind, name| kind == Kind::Tool && name.starts_with("read"))
     }
 

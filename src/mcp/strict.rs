@@ -9,6 +9,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::message::explain;
+use super::plain::{self, Plain};
 use crate::reject::{Code, Reject, Verdict, clip};
 
 /// How deep a body may nest. Backends have limits of their own, some of which end the process.
@@ -19,7 +20,7 @@ const FEW: usize = 16;
 /// Where in a body we are, as far as names there are ours to judge. Parsers that ignore case (Go's) take any writing of
 /// a name for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// The whole, a message or a batch of them.
     Body,
     Envelope,
@@ -31,21 +32,44 @@ enum Place {
     Free,
 }
 
-impl Place {
-    /// The names we judge by.
-    const fn judged(self) -> &'static [&'static str] {
-        match self {
-            Self::Envelope => &["jsonrpc", "id", "method", "params", "result", "error"],
-            Self::Params => &["name", "uri", "taskId", "arguments", "ref", "notifications", "_meta", "tool_name", "cursor"],
-            Self::Reference => &["type", "name", "uri"],
-            Self::Notifications => &["resourceSubscriptions"],
-            Self::Meta => &["io.modelcontextprotocol/protocolVersion"],
-            Self::Body | Self::Free => &[],
+/// The names we judge by, as a list and as a question that needs none.
+macro_rules! judged {
+    ($($place:ident: $($name:literal),+;)+) => {
+        impl Place {
+            const fn judged(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$place => &[$($name),+],)+
+                    Self::Body | Self::Free => &[],
+                }
+            }
+
+            /// Whether this is one of them, to the letter.
+            fn knows(self, name: &str) -> bool {
+                match self {
+                    $(Self::$place => matches!(name, $($name)|+),)+
+                    Self::Body | Self::Free => false,
+                }
+            }
         }
+    };
+}
+
+judged! {
+    Envelope: "jsonrpc", "id", "method", "params", "result", "error";
+    Params: "name", "uri", "taskId", "arguments", "ref", "notifications", "_meta", "tool_name", "cursor";
+    Reference: "type", "name", "uri";
+    Notifications: "resourceSubscriptions";
+    Meta: "io.modelcontextprotocol/protocolVersion";
+}
+
+impl Place {
+    /// The place that the members of an object here are in.
+    pub(super) fn inside(self) -> Self {
+        if self == Self::Body { Self::Envelope } else { self }
     }
 
     /// Where the member of this name leads.
-    fn into(self, name: &str) -> Self {
+    pub(super) fn into(self, name: &str) -> Self {
         match (self, name) {
             (Self::Envelope, "params") => Self::Params,
             (Self::Params, "ref") => Self::Reference,
@@ -56,17 +80,33 @@ impl Place {
     }
 
     /// Whether a name could be taken for one of ours that it is not.
-    fn is_another_writing(self, name: &str) -> bool {
-        is_another_of(name, self.judged())
+    pub(super) fn is_another_writing(self, name: &str) -> bool {
+        !self.knows(name) && is_another_of(name, self.judged())
     }
+}
+
+/// A body that reads the same for everyone.
+#[derive(Debug)]
+pub struct Checked<'b> {
+    pub body: &'b [u8],
+    /// What is in it, where that was seen on the way.
+    pub(super) plain: Option<Box<Plain<'b>>>,
 }
 
 /// Checks that a body reads the same for everyone.
 ///
 /// # Errors
 /// `parse_error` for what is not JSON in UTF-8, `invalid_request` for what is ambiguous.
-pub fn check(body: &[u8]) -> Verdict<()> {
+pub fn check(body: &[u8]) -> Verdict<Checked<'_>> {
     let text = std::str::from_utf8(body).map_err(|e| Reject::new(Code::ParseError, "the body is not UTF-8").because(e))?;
+    let plain = plain::read(text).map(Box::new);
+    if plain.is_none() {
+        with_care(text)?;
+    }
+    Ok(Checked { body, plain })
+}
+
+pub(super) fn with_care(text: &str) -> Verdict<()> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let mut names = Names::default();
     let read = Any { depth: 0, place: Place::Body, names: &mut names }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
@@ -83,9 +123,10 @@ pub fn is_another_writing(name: &str, other: &str) -> bool {
 
 /// Whether a reader that ignores case takes a name for one of these that it is not.
 pub fn is_another_of(name: &str, known: &[&str]) -> bool {
-    // Without a letter that folds from afar only names of the same length can be meant.
+    // Without a letter that folds from afar only names of the same length and beginning can be meant.
     let is_ascii = name.is_ascii();
-    let mut alike = known.iter().filter(|known| !is_ascii || known.len() == name.len());
+    let first = |name: &str| name.bytes().next().map(|byte| byte.to_ascii_lowercase());
+    let mut alike = known.iter().filter(|known| !is_ascii || (known.len() == name.len() && first(known) == first(name)));
     alike.clone().all(|known| *known != name) && alike.any(|known| is_another_writing(name, known))
 }
 
@@ -169,7 +210,7 @@ impl<'de> Visitor<'de> for Any<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let depth = self.deeper()?;
-        let place = if self.place == Place::Body { Place::Envelope } else { self.place };
+        let place = self.place.inside();
         let mut object = self.names.open();
         while let Some(Name(name)) = members.next_key::<Name<'de>>()? {
             if place.is_another_writing(&name) {

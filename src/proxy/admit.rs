@@ -24,7 +24,8 @@ use crate::mcp::members::Members;
 use crate::mcp::message::{Message, Payload};
 use crate::mcp::rest::{self, Form};
 use crate::mcp::session::Session;
-use crate::mcp::{headers, message, strict};
+use crate::mcp::strict::{self, Checked};
+use crate::mcp::{headers, message};
 use crate::observe::clock::Stage;
 use crate::page::Page;
 use crate::principal::Principal;
@@ -166,10 +167,10 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
         ctx.clock.enter(Stage::Body);
         *read = Body::new(body::read(client, limits).await?);
         ctx.clock.enter(Stage::Admit);
-        strict::check(read.read())?;
     }
-    often::make_room(state, ctx, limits, &client.req_header().method).await?;
     let read: &'b Body = read;
+    let checked = if client.req_header().method == Method::POST { Some(strict::check(read.read())?) } else { None };
+    often::make_room(state, ctx, limits, &client.req_header().method).await?;
     // Which way.
     let request = client.req_header();
     let http = Http { method: &request.method, path, headers: &request.headers, client: ctx.arrival.client.address };
@@ -181,14 +182,14 @@ pub async fn admit<'b>(state: &State, client: &mut ServerSession, ctx: &mut Ctx,
         Route::Rest { form, .. } => {
             let token = who::token(&known.pool, &principal, &request.headers);
             let affinity = who::affinity(&known.pool, &principal, ctx, &request.headers);
-            rest(ctx, known, read, form).await.map(|plan| Plan::Rest(Rest { token, affinity, ..plan }))
+            rest(ctx, known, read, checked, form).await.map(|plan| Plan::Rest(Rest { token, affinity, ..plan }))
         }
-        _ => native(client, ctx, known, read).await.map(|plan| Plan::Native(Box::new(plan))),
+        _ => native(client, ctx, known, read, checked).await.map(|plan| Plan::Native(Box::new(plan))),
     }
 }
 
-async fn rest<'b>(ctx: &mut Ctx, known: Known<'_>, body: &'b Body, form: Form) -> Verdict<Rest<'b>> {
-    let course::Rest { payload, mut courses } = course::rest(ctx, known.courses, body)?;
+async fn rest<'b>(ctx: &mut Ctx, known: Known<'_>, body: &'b Body, checked: Option<Checked<'b>>, form: Form) -> Verdict<Rest<'b>> {
+    let course::Rest { payload, mut courses } = course::rest(ctx, known.courses, body, checked)?;
     let mut granted = Granted::default();
     if let rest::Payload::One(request) = &payload {
         ctx.asks(&request.call());
@@ -231,7 +232,13 @@ async fn judge<'b>(
     Ok(request)
 }
 
-async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, body: &'b Body) -> Verdict<Native<'b>> {
+async fn native<'b>(
+    client: &ServerSession,
+    ctx: &mut Ctx,
+    known: Known<'_>,
+    body: &'b Body,
+    checked: Option<Checked<'b>>,
+) -> Verdict<Native<'b>> {
     let pool = Arc::clone(&known.pool);
     if !pool.takes_native() {
         let detail = format!("`{}` is served over REST only; use POST /api/mcp/{}", pool.server, pool.server);
@@ -239,7 +246,7 @@ async fn native<'b>(client: &ServerSession, ctx: &mut Ctx, known: Known<'_>, bod
     }
     let request = client.req_header();
     headers::tells_one_version(&request.headers)?;
-    let asked = if request.method == Method::POST { Some(message::Payload::read(body.read())?) } else { None };
+    let asked = checked.map(message::Payload::of).transpose()?;
     let message = asked.as_ref().and_then(Payload::one);
     if asked.as_ref().is_some_and(Payload::is_modern_batch)
         || (asked.is_some() && message.is_none() && headers::version(&request.headers).is_some_and(|version| version > LAST_WITH_BATCHES))

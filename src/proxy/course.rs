@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
-use serde_json::value::RawValue;
 
 use super::body::Body;
 use super::ctx::Ctx;
@@ -16,6 +15,7 @@ use crate::call::Call;
 use crate::condition::{Question, Request};
 use crate::extend::{Asking, Extensions, Way};
 use crate::mcp::message::{Message, Payload};
+use crate::mcp::strict::Checked;
 use crate::mcp::{headers, rest};
 use crate::principal::Principal;
 use crate::reject::{Code, Reject, Verdict};
@@ -24,6 +24,7 @@ use crate::route::version::Version;
 use crate::snapshot::Snapshot;
 use crate::transform::{self, Asked, Headers, Rule, Shape, Shapes};
 use crate::upstream::pool::Pool;
+use crate::verbatim::Verbatim;
 
 /// What was decided about one message.
 #[derive(Clone, Default)]
@@ -133,7 +134,7 @@ impl<'r> Courses<'r> {
             server: &self.pool.server,
             method: call.map_or("", |call| &call.method),
             name: call.and_then(|call| call.name.as_deref()),
-            arguments: call.and_then(|call| call.arguments).map(RawValue::get),
+            arguments: call.and_then(|call| call.arguments).map(Verbatim::get),
             principal: self.principal,
             headers: self.http.headers,
             client: self.http.client,
@@ -151,8 +152,8 @@ pub struct Rest<'b> {
 ///
 /// # Errors
 /// What is wrong with the body as a whole, or about a single request.
-pub fn rest<'b>(ctx: &mut Ctx, courses: &Courses<'_>, body: &'b Body) -> Verdict<Rest<'b>> {
-    let mut payload = rest::Payload::read(body.read())?;
+pub fn rest<'b>(ctx: &mut Ctx, courses: &Courses<'_>, body: &'b Body, checked: Option<Checked<'b>>) -> Verdict<Rest<'b>> {
+    let mut payload = checked.map_or_else(|| rest::Payload::read(body.read()), rest::Payload::of)?;
     if courses.is_plain() {
         return Ok(Rest { payload, courses: Vec::new() });
     }

@@ -7,7 +7,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::HeaderValue;
 use pingora::protocols::http::ServerSession;
-use serde_json::value::RawValue;
 
 use super::cached::Cached;
 use super::coded::Coded;
@@ -27,6 +26,7 @@ use crate::route::version::Version;
 use crate::snapshot::{Phase, Snapshot, State};
 use crate::transform::Headers;
 use crate::upstream::ask::Trace;
+use crate::verbatim::Verbatim;
 
 /// Per-request context; made by Pingora before anything is known.
 pub struct Ctx {
@@ -131,7 +131,7 @@ impl Ctx {
     }
 
     /// Continues the trace that a message names in its `_meta`, where its headers name none.
-    pub fn adopt(&mut self, traceparent: Option<&RawValue>) {
+    pub fn adopt(&mut self, traceparent: Option<Verbatim<'_>>) {
         let named =
             traceparent.filter(|_| self.arrival.context.parent.is_none()).and_then(plain).and_then(|text| Context::within(text.as_bytes()));
         if let Some(context) = named {
@@ -140,7 +140,7 @@ impl Ctx {
     }
 
     /// A body whose `_meta` names our span instead of the caller's, where ours is told of. The new name is as long as the old.
-    pub fn stamp(&self, body: &Bytes, traceparent: Option<&RawValue>) -> Bytes {
+    pub fn stamp(&self, body: &Bytes, traceparent: Option<Verbatim<'_>>) -> Bytes {
         let old = traceparent.filter(|_| self.attempts.is_some()).and_then(plain);
         let Some(old) = old else { return body.clone() };
         let ours = self.arrival.context.traceparent();

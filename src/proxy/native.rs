@@ -11,7 +11,6 @@ use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, Result};
 use prometheus::IntGauge;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::admit::Native;
 use super::cached::native::Said;
@@ -37,6 +36,7 @@ use crate::snapshot::State;
 use crate::transform::Shapes;
 use crate::upstream::breaker;
 use crate::upstream::exchange::OnBehalf;
+use crate::verbatim::Verbatim;
 
 /// Bytes of the longest list that is filtered.
 const MAX_LIST: usize = 16 << 20;
@@ -265,7 +265,7 @@ pub fn restricted(ctx: &Ctx, plan: &Native<'_>) -> Option<Sight> {
 pub fn for_caller(
     sight: Option<&Sight>,
     shapes: Option<&Shapes>,
-    id: Option<&RawValue>,
+    id: Option<Verbatim<'_>>,
     result: &str,
 ) -> std::result::Result<Option<String>, Unreadable> {
     let seen = sight.map(|sight| filter::written(result, &|kind, name| sight.keeps(kind, name))).transpose()?.flatten();
@@ -289,7 +289,7 @@ async fn rewritten(
     sight: Option<Sight>,
 ) -> Served {
     let status = head.status;
-    let rewrite = |id: Option<&RawValue>, text: &str| for_caller(sight.as_ref(), plan.shapes(), id, text);
+    let rewrite = |id: Option<Verbatim<'_>>, text: &str| for_caller(sight.as_ref(), plan.shapes(), id, text);
     let unreadable = || Reject::new(Code::BackendFailed, format!("backend {} gave an answer that cannot be read", opened.backend().name()));
     // A coding we did not ask for hides what is in it.
     if opened.incoming.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
@@ -362,7 +362,7 @@ impl Drop for Streaming {
 #[derive(Deserialize)]
 struct Glance<'b> {
     #[serde(borrow)]
-    error: Option<&'b RawValue>,
+    error: Option<Verbatim<'b>>,
     #[serde(default)]
     result: Option<ResultGlance>,
 }

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
 use serde::Deserialize;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use crate::mcp::members::Members;
 use crate::mcp::message::{explain, must_be_object};
 use crate::reject::{Code, Reject, Verdict, clip};
+use crate::verbatim::Verbatim;
 
 /// Bytes of the longest request.
 const MAX: usize = 64 << 10;
@@ -49,9 +49,9 @@ pub fn parse<T: for<'d> Deserialize<'d>>(body: &[u8]) -> Verdict<T> {
         // Which member it is, serde does not say.
         let text = e.to_string();
         let reason = text.split(" at line ").next().unwrap_or_default();
-        let alone = |name: &str, value: &RawValue| serde_json::from_str::<T>(&format!("{{{}:{}}}", json!(name), value.get()));
+        let alone = |name: &str, value: Verbatim<'_>| serde_json::from_str::<T>(&format!("{{{}:{}}}", json!(name), value.get()));
         let told = |e: serde_json::Error| e.to_string().starts_with(reason);
-        let wrong = members.0.iter().find(|(name, value)| alone(name, value).is_err_and(told));
+        let wrong = members.0.iter().find(|(name, value)| alone(name, *value).is_err_and(told));
         let place = wrong.map(|(name, _)| format!("`{}`: ", clip(name))).unwrap_or_default();
         Reject::new(Code::InvalidRequest, format!("{place}{reason}"))
     })

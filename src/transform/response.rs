@@ -3,12 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use super::{Kind, Rule, Shape, listing};
 use crate::mcp::edit::{Care, Change, Edit, Fault, Part};
 use crate::mcp::rewrite::Unreadable;
 use crate::mcp::{cut, mirror, strict};
+use crate::verbatim::Verbatim;
 
 /// Members of a result that concern the protocol; they stay where it wants them when a result is wrapped.
 const BOOKKEEPING: &[&str] = &["_meta", "isError", "resultType", "nextCursor", "ttlMs", "cacheScope"];
@@ -71,7 +70,7 @@ impl Shapes {
     ///
     /// # Errors
     /// [`Unreadable`].
-    pub fn result(&self, id: Option<&RawValue>, written: &str) -> Result<Option<String>, Unreadable> {
+    pub fn result(&self, id: Option<Verbatim<'_>>, written: &str) -> Result<Option<String>, Unreadable> {
         match self {
             Self::One(shape) => shape.result(written),
             Self::Replay { rules, listed } => unknown(rules, listed, written),
@@ -98,7 +97,7 @@ impl Shapes {
 }
 
 /// An id as it compares: servers may write the same text with other escapes.
-pub fn plain(id: &RawValue) -> String {
+pub fn plain(id: Verbatim<'_>) -> String {
     serde_json::from_str::<String>(id.get()).map_or_else(|_| id.get().to_owned(), |text| format!("\"{text}"))
 }
 
@@ -250,9 +249,9 @@ mod tests {
             };
             Shape::of(&rules, &Asked { route: None, version: None, call: Some(&call) })
         };
-        let id = |text: &str| RawValue::from_string(text.into()).unwrap();
-        let shapes = Shapes::Batch(vec![(Some(plain(&id("\"\\u0061\""))), shape("a")), (Some(plain(&id("2"))), shape("b"))]);
-        let result = |asked: &str| shapes.result(Some(&id(asked)), r#"{"x":1,"y":2}"#).unwrap().unwrap();
+        let shapes =
+            Shapes::Batch(vec![(Some(plain(Verbatim::found("\"\\u0061\""))), shape("a")), (Some(plain(Verbatim::found("2"))), shape("b"))]);
+        let result = |asked: &str| shapes.result(Some(Verbatim::found(asked)), r#"{"x":1,"y":2}"#).unwrap().unwrap();
         assert_eq!((result("\"a\"").as_str(), result("2").as_str(), result("3").as_str()), (r#"{"y":2}"#, r#"{"x":1}"#, "{}"));
     }
 }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::ask::{self, Question, Reply, Trouble};
 use super::backend::Backend;
@@ -21,6 +20,7 @@ use crate::mcp::message::Answer;
 use crate::mcp::method::{self, Method};
 use crate::mcp::{self, error, headers, rest};
 use crate::schema::Schema;
+use crate::verbatim::Verbatim;
 
 /// Deadline of one background question.
 const WAIT: Duration = Duration::from_secs(10);
@@ -178,7 +178,7 @@ pub async fn inventory(client: &Client, backend: &Backend) -> Facts {
 struct Listed<'b> {
     name: String,
     #[serde(borrow, rename = "inputSchema")]
-    schema: Option<&'b RawValue>,
+    schema: Option<Verbatim<'b>>,
     #[serde(default)]
     annotations: Annotations,
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
-use serde_json::value::RawValue;
 
 use super::{Cached, late};
 use crate::cache::fill::Elsewhere;
@@ -19,7 +18,8 @@ use crate::exchange::native::{self, Open};
 use crate::exchange::sight::Sight;
 use crate::exchange::tries::Span;
 use crate::mcp::members::Members;
-use crate::mcp::message::{Message, Params, Payload, Response};
+use crate::mcp::message::{Message, Payload, Response};
+use crate::mcp::params::Params;
 use crate::mcp::{headers, method, sse};
 use crate::observe::trace::Context;
 use crate::page::Page;
@@ -34,6 +34,7 @@ use crate::upstream::ask::Trace;
 use crate::upstream::breaker;
 use crate::upstream::exchange::OnBehalf;
 use crate::upstream::pool::Pool;
+use crate::verbatim::Verbatim;
 
 /// What the cache says to a native request.
 pub enum Said {
@@ -148,7 +149,7 @@ fn given(ctx: &mut Ctx, plan: &Native<'_>, hit: &Hit, sight: Option<&Sight>) -> 
     let id = plan.message.as_ref().and_then(|message| message.id);
     let (told, parts) = (hit.entry.told(hit.age), &hit.entry.result);
     let [begin, middle] = [r#"{"jsonrpc":"2.0","id":"#, r#","result":"#];
-    let written = id.map_or("null", RawValue::get);
+    let written = id.map_or("null", Verbatim::get);
     let mut body = Vec::with_capacity(begin.len() + written.len() + middle.len() + parts.len() + 64);
     for text in [begin, written, middle] {
         body.extend_from_slice(text.as_bytes());
@@ -237,7 +238,7 @@ fn is_modern(message: &Message<'_>) -> bool {
 }
 
 /// The result that answers `id`, where it can be made out without holding anything back that is more than `most` bytes.
-async fn ahead(incoming: &mut Incoming<'_>, id: &RawValue, most: usize) -> Result<Option<String>, Failure> {
+async fn ahead(incoming: &mut Incoming<'_>, id: Verbatim<'_>, most: usize) -> Result<Option<String>, Failure> {
     let coded = incoming.text("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
     if incoming.status() != http::StatusCode::OK || coded || incoming.announced().is_some_and(|length| length > most) {
         return Ok(None);
@@ -271,7 +272,7 @@ async fn ahead(incoming: &mut Incoming<'_>, id: &RawValue, most: usize) -> Resul
     Ok(None)
 }
 
-fn result(message: &[u8], id: &RawValue) -> Option<String> {
+fn result(message: &[u8], id: Verbatim<'_>) -> Option<String> {
     let response: Response<'_> = serde_json::from_slice(message).ok()?;
     let answers = response.id.is_some_and(|told| transform::plain(told) == transform::plain(id));
     let result = response.result.filter(|_| answers && response.error.is_none() && response.method.is_none())?;

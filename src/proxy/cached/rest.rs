@@ -4,7 +4,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue};
-use serde_json::value::RawValue;
 
 use super::{Cached, late};
 use crate::cache::fill::Elsewhere;
@@ -25,6 +24,7 @@ use crate::snapshot::{Snapshot, State};
 use crate::upstream::ask::Trace;
 use crate::upstream::exchange::OnBehalf;
 use crate::upstream::pool::Pool;
+use crate::verbatim::Verbatim;
 
 /// An answer, and what the cache had to do with it; nothing where its kind is none that is kept.
 pub type Answered = (Verdict<Done>, Option<Cached>);
@@ -143,8 +143,8 @@ fn found(ctx: &Ctx, plan: &Rest<'_>, course: Option<&Course>, call: &Call<'_>, m
 }
 
 fn given(call: &Call<'_>, hit: &Hit) -> Answered {
-    let told = hit.entry.told(hit.age).and_then(|left| RawValue::from_string(left.to_string()).ok());
-    (call.given(&hit.entry.result.members(told.as_deref()), &hit.entry.backend), Some(Cached::hit(hit)))
+    let told = hit.entry.told(hit.age).map(|left| left.to_string());
+    (call.given(&hit.entry.result.members(told.as_deref().map(Verbatim::found)), &hit.entry.backend), Some(Cached::hit(hit)))
 }
 
 async fn filled(call: &Call<'_>, fill: Fill) -> Answered {

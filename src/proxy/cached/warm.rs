@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use globset::{Glob, GlobMatcher};
 use http::{HeaderMap, HeaderValue, Method, header};
-use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -30,6 +29,7 @@ use crate::proxy::ctx::Ctx;
 use crate::snapshot::State;
 use crate::upstream::facts::Speaks;
 use crate::upstream::pool::Pool;
+use crate::verbatim::Verbatim;
 
 /// How often what is kept is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -218,7 +218,7 @@ async fn by_rest(ctx: &mut Ctx, cache: &Arc<Cache>, warm: &Warm, pool: &Arc<Pool
     let http = Http { method: &Method::POST, path: &path, headers: &none, client: None };
     let body = Body::new(Bytes::from(format!(r#"{{"method":"{}","params":{}}}"#, warm.method, warm.params)));
     let courses = Courses::new(&snapshot, &state.shared.extensions, None, http, &principal, pool);
-    let course::Rest { payload, courses } = course::rest(ctx, &courses, &body).ok()?;
+    let course::Rest { payload, courses } = course::rest(ctx, &courses, &body, None).ok()?;
     let plan = Rest {
         granted: Granted::default(),
         pool: Arc::clone(pool),
@@ -299,7 +299,7 @@ fn came(cache: &Cache, wish: &Wish, was_asked: bool) -> Came {
 /// The question as a modern client writes it: the others have sessions, and what is kept of those is their client's.
 fn message(warm: &Warm) -> Option<Bytes> {
     let params: Members<'_> = serde_json::from_str(&warm.params).ok()?;
-    let capabilities: &RawValue = serde_json::from_str(&warm.capabilities).ok()?;
+    let capabilities: Verbatim<'_> = serde_json::from_str(&warm.capabilities).ok()?;
     let meta = form::Meta { modern: true, capabilities: Some(capabilities), ..form::Meta::default() };
     Some(form::Request::with(method::find(&warm.method)?, params).encode(1, None, &meta).into())
 }

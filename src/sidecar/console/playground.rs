@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use pingora::upstreams::peer::HttpPeer;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::credentials;
 use crate::access;
@@ -21,6 +20,7 @@ use crate::page::Page;
 use crate::reject::{Code, Reject, Verdict};
 use crate::sidecar::admin::json_page;
 use crate::snapshot::Snapshot;
+use crate::verbatim::Verbatim;
 
 /// How long a call may take.
 const WAIT: Duration = Duration::from_secs(120);
@@ -41,7 +41,7 @@ struct Wish<'b> {
     server: String,
     /// The body of a REST call, sent as it stands.
     #[serde(borrow)]
-    request: &'b RawValue,
+    request: Verbatim<'b>,
     credential: Option<Credential>,
 }
 

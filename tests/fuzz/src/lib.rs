@@ -22,3 +22,6 @@ pub mod mcp;
 #[cfg(not(test))]
 #[path = "../../../src/reject.rs"]
 pub mod reject;
+#[cfg(not(test))]
+#[path = "../../../src/verbatim.rs"]
+pub mod verbatim;

@@ -13,7 +13,7 @@ use fuzz::mcp::sse::Decoder;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|answer: &[u8]| {
-    let keeps = |_: Option<&serde_json::value::RawValue>, result: &str| filter::written(result, &|_: Kind, name| name == "a");
+    let keeps = |_: Option<fuzz::verbatim::Verbatim<'_>>, result: &str| filter::written(result, &|_: Kind, name| name == "a");
     match rewrite::message(answer, &keeps) {
         Ok(Some(kept)) => nothing_else(&kept),
         Ok(None) => nothing_else(answer),

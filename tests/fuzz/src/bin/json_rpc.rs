@@ -15,12 +15,21 @@ use serde_json::Value;
 fuzz_target!(|body: &[u8]| {
     // `proxy::admit` reads only what passed this.
     let is_strict = strict::check(body).is_ok();
+    either_way(body);
     native(body, is_strict);
     rest(body, is_strict);
     if let Some(id) = message::id_of(body) {
-        assert!(Json::read(id.get().as_bytes()).is_some(), "the id {id} is JSON");
+        assert!(Json::read(id.get().as_bytes()).is_some(), "the id {id:?} is JSON");
     }
 });
+
+/// What was taken apart while it was checked is what careful reading makes of it.
+fn either_way(body: &[u8]) {
+    if let (Ok(one), Ok(other)) = (strict::check(body), strict::check(body)) {
+        assert_eq!(format!("{:?}", Payload::of(one)), format!("{:?}", Payload::read(body)));
+        assert_eq!(format!("{:?}", rest::Payload::of(other)), format!("{:?}", rest::Payload::read(body)));
+    }
+}
 
 fn native(body: &[u8], is_strict: bool) {
     let Ok(payload) = Payload::read(body) else { return };
