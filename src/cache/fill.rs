@@ -58,7 +58,7 @@ impl Fill {
         let Some(tier) = &self.cache.kept.tier else { return Elsewhere::Nothing(self) };
         let Some(known) = tier.look(self.turn.key(), &self.wish, self.asked).await else { return Elsewhere::Nothing(self) };
         match known.slot {
-            Some(Slot::Kept(entry)) if self.lasts(&entry) && self.wish.counts(&entry) => {
+            Some(Slot::Kept(entry)) if self.lasts(&entry) && entry.counts() => {
                 self.cache.kept.memory.put(self.turn.key().clone(), Slot::Kept(Arc::clone(&entry)));
                 self.turn.settle(Settled::Kept(Arc::clone(&entry)));
                 Elsewhere::Kept(entry)
@@ -116,7 +116,7 @@ impl Fill {
 
     /// Tells whoever waits that the answer is none for him.
     pub fn pass(self) {
-        let stands = || self.cache.kept.memory.entry(self.turn.key(), &self.wish.mark).is_some_and(|entry| entry.left().is_some());
+        let stands = || self.cache.kept.memory.entry(self.turn.key()).is_some_and(|entry| entry.left().is_some());
         if self.is_ahead && stands() {
             // What was asked for too early takes nothing away.
             return self.release();
@@ -134,7 +134,7 @@ impl Fill {
     /// asks.
     pub fn fail(self) -> Option<Hit> {
         let entry = self.stale?;
-        if !self.wish.counts(&entry) {
+        if !entry.counts() {
             return None;
         }
         self.turn.settle(Settled::Kept(Arc::clone(&entry)));
@@ -169,5 +169,6 @@ fn entry(wish: &Wish, result: &Members<'_>, backend: &Arc<str>, is_private: bool
         kept: Instant::now(),
         ttl,
         hits: 0.into(),
+        mark: Arc::clone(&wish.mark),
     }
 }

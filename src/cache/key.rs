@@ -1,9 +1,8 @@
 //! What tells one question from another: everything that may make its answer differ, written out in full. An entry is
 //! found by this text itself, never by a digest that two texts could share.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use super::Bypass;
 use crate::config::Among;
@@ -25,7 +24,7 @@ const PROTOCOL_META: &str = "io.modelcontextprotocol/";
 
 /// A question in full. It holds what callers sent, so it is neither logged nor shown.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Key(Arc<str>);
+pub struct Key(String);
 
 impl Key {
     pub(super) fn text(&self) -> &str {
@@ -44,7 +43,7 @@ impl Key {
         // Before all else, where a question of everybody has the rules it was kept under.
         part(&mut text, principal.binding());
         text.push_str(&self.0);
-        Self(text.into())
+        Self(text)
     }
 }
 
@@ -60,7 +59,7 @@ pub enum Form<'a> {
 }
 
 /// A question and who asks it.
-pub struct Asked<'a> {
+pub struct Asked<'a, 'h> {
     pub form: Form<'a>,
     pub server: &'a str,
     pub method: &'static Method,
@@ -77,14 +76,14 @@ pub struct Asked<'a> {
     /// Headers that the operator's rules add to what is sent.
     pub added: &'a [(HeaderName, HeaderValue)],
     /// The caller's headers.
-    pub headers: &'a HeaderMap,
+    pub headers: &'h HeaderMap,
 }
 
 /// Writes the key that all callers of a tenant share.
 ///
 /// # Errors
 /// Why the question is not one that is kept.
-pub fn shared(asked: &Asked<'_>, generation: &str) -> Result<Key, Bypass> {
+pub fn shared(asked: &Asked<'_, '_>, generation: &str) -> Result<Key, Bypass> {
     if CONTINUES.iter().any(|name| asked.params.get(name).is_some()) {
         return Err(Bypass::Continued);
     }
@@ -121,7 +120,7 @@ pub fn shared(asked: &Asked<'_>, generation: &str) -> Result<Key, Bypass> {
     }
     // Last, so that nothing needs to know how long they are.
     params(&mut text, asked).ok_or(Bypass::Unreadable)?;
-    Ok(Key(text.into()))
+    Ok(Key(text))
 }
 
 /// Lengths before texts, so that no two questions read alike.
@@ -131,7 +130,7 @@ fn part(out: &mut String, text: &str) {
     out.push_str(text);
 }
 
-fn params(text: &mut String, asked: &Asked<'_>) -> Option<()> {
+fn params(text: &mut String, asked: &Asked<'_, '_>) -> Option<()> {
     canonical::object(asked.params, &|name| name != "_meta", text)?;
     let read;
     let meta = match (asked.meta, asked.params.get("_meta")) {
@@ -156,7 +155,7 @@ fn params(text: &mut String, asked: &Asked<'_>) -> Option<()> {
 
 /// The headers that a native request takes to its server, less what is the session's, or tells of the connection only.
 fn told(out: &mut String, headers: &HeaderMap) {
-    let mut told: Vec<_> = headers
+    let mut told: SmallVec<[_; 8]> = headers
         .iter()
         .filter(|(name, value)| match name.as_str() {
             // Any language is what is asked for where none is named.

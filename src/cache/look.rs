@@ -8,7 +8,7 @@ use super::flight::{Part, Settled};
 use super::key::Key;
 use super::memory::{self, Entry, Slot};
 use super::{Bypass, Cache, Hit, Step, Wish};
-use crate::observe::cache::Looked;
+use crate::observe::cache::{Looked, ServerMeter};
 
 /// Times a question is looked up again before it is asked without waiting for others.
 const LOOKS: usize = 8;
@@ -22,8 +22,21 @@ enum Found {
 
 impl Hit {
     pub(super) fn of(entry: Arc<Entry>, renew: Option<Fill>) -> Self {
-        let age = entry.age();
-        Self { is_stale: age >= entry.ttl, age, entry, renew }
+        Self { renew, ..Self::at(entry, Instant::now()) }
+    }
+
+    /// Given at a moment.
+    pub(super) fn at(entry: Arc<Entry>, now: Instant) -> Self {
+        let age = now.saturating_duration_since(entry.kept);
+        Self { is_stale: age >= entry.ttl, age, entry, renew: None }
+    }
+
+    /// Counted as an answer that was given.
+    pub(super) fn counted(self, meter: &ServerMeter, looked: Looked) -> Self {
+        memory::touch(&self.entry);
+        meter.hit(self.age);
+        meter.looked(looked);
+        self
     }
 }
 
@@ -72,7 +85,7 @@ impl Cache {
             match self.kept.flights.join(key, until).await {
                 Part::Ask(turn) => {
                     // Whoever had the turn before may have settled it just now.
-                    if let Some(entry) = self.kept.memory.entry(key, &wish.mark).filter(|entry| entry.left().is_some()) {
+                    if let Some(entry) = self.kept.memory.entry(key).filter(|entry| entry.left().is_some()) {
                         turn.settle(Settled::Kept(Arc::clone(&entry)));
                         return Step::Hit(Hit::of(entry, None));
                     }
@@ -83,7 +96,7 @@ impl Cache {
                         Elsewhere::Private => {}
                     }
                 }
-                Part::Settled(Settled::Kept(entry)) if wish.counts(&entry) => return Step::Hit(Hit::of(entry, None)),
+                Part::Settled(Settled::Kept(entry)) if entry.counts() => return Step::Hit(Hit::of(entry, None)),
                 // Private ones are looked for again, and so is what was declared void while we waited.
                 Part::Settled(Settled::Kept(_) | Settled::Private) => {}
                 Part::Settled(Settled::Passed) => return Step::Pass(Bypass::Uncacheable),
@@ -93,16 +106,20 @@ impl Cache {
         Step::Pass(Bypass::Uncacheable)
     }
 
+    /// Whether a fresh answer is to be asked for anew, ahead of its end.
+    pub(super) fn is_to_be_renewed(&self, hit: &Hit) -> bool {
+        self.conf.refresh_ahead && hit.entry.ends_after(hit.age) && hit.entry.is_hot()
+    }
+
     /// An entry as an answer, or what of it is left for where asking fails.
     fn usable(self: &Arc<Self>, wish: &Arc<Wish>, key: &Key, entry: Arc<Entry>) -> Result<Hit, Option<Arc<Entry>>> {
-        if !wish.counts(&entry) {
+        if !entry.counts() {
             self.kept.memory.drop_one(key);
             return Err(None);
         }
         let mut hit = Hit::of(entry, None);
         if !hit.is_stale {
-            let ahead = self.conf.refresh_ahead && hit.entry.ends_after(hit.age) && hit.entry.is_hot();
-            let turn = ahead.then(|| self.kept.flights.try_join(key)).flatten();
+            let turn = self.is_to_be_renewed(&hit).then(|| self.kept.flights.try_join(key)).flatten();
             hit.renew = turn.map(|turn| Fill::new(self, wish, turn, None).ahead());
             return Ok(hit);
         }
@@ -117,14 +134,13 @@ impl Cache {
 
 /// Counts what a look led to.
 fn counted(wish: &Wish, step: Step) -> Step {
-    match &step {
+    match step {
         Step::Hit(hit) => {
-            memory::touch(&hit.entry);
-            wish.meter.hit(hit.age);
-            wish.meter.looked(if hit.is_stale { Looked::Stale } else { Looked::Hit });
+            let looked = if hit.is_stale { Looked::Stale } else { Looked::Hit };
+            return Step::Hit(hit.counted(&wish.meter, looked));
         }
         Step::Ask(_) | Step::Late => wish.meter.looked(Looked::Miss),
-        Step::Pass(why) => wish.meter.bypassed(*why),
+        Step::Pass(why) => wish.meter.bypassed(why),
     }
     step
 }

@@ -42,11 +42,18 @@ pub struct Entry {
     pub kept: Instant,
     pub ttl: Duration,
     pub hits: AtomicU64,
+    /// When answers of its server stopped being true.
+    pub mark: Arc<Mark>,
 }
 
 impl Entry {
     pub fn age(&self) -> Duration {
         self.kept.elapsed()
+    }
+
+    /// Whether it was not declared void since it was asked for.
+    pub fn counts(&self) -> bool {
+        self.mark.holds(self.asked, self.method, self.name.as_deref())
     }
 
     /// How long it is still fresh; `None` if it is not.
@@ -139,9 +146,9 @@ impl Memory {
     }
 
     /// What is kept under a key and counts.
-    pub fn entry(&self, key: &Key, mark: &Mark) -> Option<Arc<Entry>> {
+    pub fn entry(&self, key: &Key) -> Option<Arc<Entry>> {
         match self.table.get(key)? {
-            Slot::Kept(entry) if mark.holds(entry.asked, entry.method, entry.name.as_deref()) => Some(entry),
+            Slot::Kept(entry) if entry.counts() => Some(entry),
             _ => None,
         }
     }

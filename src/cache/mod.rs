@@ -33,6 +33,7 @@ pub mod marks;
 pub mod memory;
 pub mod notices;
 mod parts;
+pub mod question;
 pub mod rules;
 pub mod shared;
 
@@ -46,9 +47,10 @@ pub use self::fill::Fill;
 use self::flight::Flights;
 pub use self::flight::Witness;
 use self::freshness::Wanted;
-use self::key::{Asked, Key};
+use self::key::Key;
 use self::marks::{Mark, Marks};
 use self::memory::{Entry, Memory, Slot};
+pub use self::question::Question;
 use self::rules::Rules;
 use self::shared::{Tier, Told};
 use crate::config::{self, Config};
@@ -95,6 +97,7 @@ pub struct Wish {
     method: usize,
     name: Option<Box<str>>,
     wanted: Wanted,
+    /// For the entry that is made of the answer.
     mark: Arc<Mark>,
     meter: Arc<ServerMeter>,
 }
@@ -119,18 +122,6 @@ pub struct Hit {
     /// It is past its time.
     pub is_stale: bool,
     pub renew: Option<Fill>,
-}
-
-impl Wish {
-    /// Counts it as one that is not looked up after all.
-    pub fn bypassed(&self, why: Bypass) {
-        self.meter.bypassed(why);
-    }
-
-    /// Whether an answer was not declared void since it was asked for.
-    fn counts(&self, entry: &Entry) -> bool {
-        self.mark.holds(entry.asked, entry.method, entry.name.as_deref())
-    }
 }
 
 impl Kept {
@@ -165,41 +156,11 @@ impl Cache {
         Ok(Some(Arc::new(Self { rules: Rules::new(&conf), generation, store, all_are_anonymous, kept, meter, conf })))
     }
 
-    /// A question as the cache knows it; `None` if its answer is none that is kept. `series` are its server's.
-    ///
-    /// # Errors
-    /// Why this one is not.
-    pub fn wish(&self, asked: &Asked<'_>, server: &Arc<str>, series: &Series) -> Result<Option<Wish>, Bypass> {
-        let Some(ruling) = self.rules.of(asked.server, asked.method, asked.name) else { return Ok(None) };
-        let meter = series.get_or_init(|| Arc::new(self.meter.server(server)));
-        self.read(asked, server, ruling, meter).map(Some).inspect_err(|why| meter.bypassed(*why))
-    }
-
-    fn read(&self, asked: &Asked<'_>, server: &Arc<str>, ruling: rules::Ruling, meter: &Arc<ServerMeter>) -> Result<Wish, Bypass> {
-        if refuses(asked.headers) {
-            return Err(Bypass::Caller);
-        }
-        let shared = key::shared(asked, &self.generation)?;
-        let is_anonymous = asked.principal.binding().is_empty();
-        let alone = asked.on_behalf || ruling.vary_by == config::cache::Vary::Subject;
-        let own = (alone || !is_anonymous).then(|| shared.of_caller(asked.principal));
-        Ok(Wish {
-            first: own.clone().filter(|_| alone).unwrap_or(shared),
-            own: own.filter(|_| !is_anonymous),
-            server: Arc::clone(server),
-            method: marks::place(asked.method),
-            name: asked.name.map(Into::into),
-            wanted: Wanted { alone: ruling.wanted.alone && !self.all_are_anonymous, ..ruling.wanted },
-            mark: self.kept.marks.of(asked.server),
-            meter: Arc::clone(meter),
-        })
-    }
-
     /// The turn to ask ahead of everybody; `None` while an answer is kept for all that lasts, is known to be none that is, or
     /// somebody asks.
     pub fn want(self: &Arc<Self>, wish: &Arc<Wish>) -> Option<Fill> {
         let settled = match self.kept.memory.find(&wish.first) {
-            Some(Slot::Kept(entry)) => wish.counts(&entry) && !entry.is_ending(),
+            Some(Slot::Kept(entry)) => entry.counts() && !entry.is_ending(),
             Some(Slot::Private(_) | Slot::Passed) => true,
             None => false,
         };
@@ -209,7 +170,7 @@ impl Cache {
 
     /// Whether an answer is kept for everybody the question stands for.
     pub fn keeps(&self, wish: &Wish) -> bool {
-        self.kept.memory.entry(&wish.first, &wish.mark).is_some_and(|entry| entry.left().is_some())
+        self.kept.memory.entry(&wish.first).is_some_and(|entry| entry.left().is_some())
     }
 
     /// Completes when something was declared void.
@@ -337,7 +298,9 @@ mod tests {
             added: &[],
             headers: &HeaderMap::new(),
         };
-        let wish = Arc::new(cache.wish(&asked, &"files".into(), &Series::default()).ok().unwrap().unwrap());
+        let (server, series) = ("files".into(), Series::default());
+        let question = || cache.question(&asked, &server, &series).ok().unwrap().unwrap();
+        let wish = Arc::new(cache.wish(question()));
         let entry = Entry {
             server: "files".into(),
             method: wish.method,
@@ -350,9 +313,13 @@ mod tests {
             kept: Instant::now().checked_sub(age).unwrap(),
             ttl: Duration::from_secs(60),
             hits: hits.into(),
+            mark: Arc::clone(&wish.mark),
         };
         cache.kept.memory.put(wish.first.clone(), Slot::Kept(Arc::new(entry)));
-        let step = cache.look(&wish, Instant::now() + Duration::from_secs(5)).await;
+        let step = match cache.fresh(&question(), Instant::now()) {
+            Some(hit) => Step::Hit(hit),
+            None => cache.look(&wish, Instant::now() + Duration::from_secs(5)).await,
+        };
         if let Step::Hit(hit) = &step {
             assert_eq!(hit.entry.hits.load(Ordering::Relaxed), hits + 1);
         }

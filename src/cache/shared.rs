@@ -194,6 +194,7 @@ impl Tier {
             kept: Instant::now().checked_sub(age).ok_or(())?,
             ttl,
             hits: 0.into(),
+            mark: Arc::clone(&wish.mark),
         };
         Ok((head.epoch, Slot::Kept(Arc::new(entry))))
     }

@@ -46,9 +46,11 @@ impl Clock {
         Self(Mutex::new(Course { stage: Stage::Admit, since: at, spent, connect: None, attempts: 0 }))
     }
 
-    /// The next stage begins, whatever was before.
-    pub fn enter(&self, stage: Stage) {
-        self.enter_at(stage, Instant::now());
+    /// The next stage begins, whatever was before; when that is.
+    pub fn enter(&self, stage: Stage) -> Instant {
+        let now = Instant::now();
+        self.enter_at(stage, now);
+        now
     }
 
     /// The next stage begins at a moment that is now.
@@ -60,7 +62,7 @@ impl Clock {
 
     /// The time until `waited` is there is spent in a queue, and what comes then on backends.
     pub async fn queued<T>(clock: Option<&Self>, waited: impl Future<Output = T>) -> T {
-        let enter = |stage| clock.iter().for_each(|clock| clock.enter(stage));
+        let enter = |stage| clock.iter().for_each(|clock| _ = clock.enter(stage));
         enter(Stage::Queue);
         let done = waited.await;
         enter(Stage::Upstream);

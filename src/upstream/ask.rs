@@ -104,7 +104,7 @@ impl Trace<'_> {
 
     /// The request waits for something else from now on.
     pub fn enter(&self, stage: Stage) {
-        self.clock.iter().for_each(|clock| clock.enter(stage));
+        self.clock.iter().for_each(|clock| _ = clock.enter(stage));
     }
 }
 

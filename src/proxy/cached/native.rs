@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use super::{Cached, late};
 use crate::cache::fill::Elsewhere;
 use crate::cache::key::{Asked, Form};
-use crate::cache::{Bypass, Cache, Fill, Hit, Step, Wish};
+use crate::cache::{Bypass, Cache, Fill, Hit, Question, Step, Wish};
 use crate::call::Era;
 use crate::copy;
 use crate::egress::{Failure, Incoming};
@@ -19,13 +19,12 @@ use crate::exchange::sight::Sight;
 use crate::exchange::tries::Span;
 use crate::mcp::members::Members;
 use crate::mcp::message::{Message, Payload, Response};
-use crate::mcp::params::Params;
 use crate::mcp::{headers, method, sse};
 use crate::observe::trace::Context;
 use crate::page::Page;
 use crate::proxy::admit::Native;
 use crate::proxy::ctx::Ctx;
-use crate::proxy::native::{for_caller, question, span};
+use crate::proxy::native::{self as lane, for_caller, span};
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::rule::Choice;
 use crate::snapshot::State;
@@ -35,6 +34,9 @@ use crate::upstream::breaker;
 use crate::upstream::exchange::OnBehalf;
 use crate::upstream::pool::Pool;
 use crate::verbatim::Verbatim;
+
+/// The params of a request without any.
+static NO_MEMBERS: Members<'static> = Members(Vec::new());
 
 /// What the cache says to a native request.
 pub enum Said {
@@ -66,14 +68,24 @@ pub enum Filled<'s> {
 ///
 /// # Errors
 /// A question that somebody must ask, or wait for.
-pub fn peek(ctx: &mut Ctx, cache: &Arc<Cache>, headers: &HeaderMap, plan: &Native<'_>, sight: Option<&Sight>) -> Result<Said, Arc<Wish>> {
-    let Some(wish) = wish(ctx, cache, headers, plan) else { return Ok(Said::Go) };
+pub fn peek(
+    ctx: &mut Ctx,
+    cache: &Arc<Cache>,
+    headers: &HeaderMap,
+    plan: &Native<'_>,
+    sight: Option<&Sight>,
+    now: Instant,
+) -> Result<Said, Arc<Wish>> {
+    let Some(question) = question(ctx, cache, headers, plan) else { return Ok(Said::Go) };
     if plan.session.is_some() && !cache.conf.sessions {
-        wish.bypassed(Bypass::Session);
+        question.bypassed(Bypass::Session);
         ctx.cached = Some(Cached::bypass(Bypass::Session));
         return Ok(Said::Go);
     }
-    let wish = Arc::new(wish);
+    if let Some(hit) = cache.fresh(&question, now) {
+        return Ok(said(ctx, headers, plan, sight, Step::Hit(hit)));
+    }
+    let wish = Arc::new(cache.wish(question));
     match cache.peek(&wish) {
         Some(step) => Ok(said(ctx, headers, plan, sight, step)),
         None => Err(wish),
@@ -118,27 +130,26 @@ fn said(ctx: &mut Ctx, headers: &HeaderMap, plan: &Native<'_>, sight: Option<&Si
     }
 }
 
-pub(super) fn wish(ctx: &mut Ctx, cache: &Cache, headers: &HeaderMap, plan: &Native<'_>) -> Option<Wish> {
+pub(super) fn question<'a>(ctx: &mut Ctx, cache: &Cache, headers: &'a HeaderMap, plan: &'a Native<'_>) -> Option<Question<'a>> {
     let call = plan.call.as_ref()?;
     let method = method::find(&call.method)?;
     // What is no request is not answered.
     let message = plan.message.as_ref().filter(|message| message.id.is_some())?;
-    let none = Params::default();
-    let params = message.params.as_ref().unwrap_or(&none);
+    let params = message.params.as_ref();
     let asked = Asked {
         form: Form::Native(headers::version(headers).unwrap_or_default()),
         server: &plan.pool.server,
         method,
         name: call.name.as_deref(),
-        params: &params.members,
-        meta: params.meta.as_ref(),
+        params: params.map_or(&NO_MEMBERS, |params| &params.members),
+        meta: params.and_then(|params| params.meta.as_ref()),
         principal: &plan.principal,
         on_behalf: plan.token.is_some(),
         among: plan.choice().and_then(|choice| choice.among.as_ref()),
         added: plan.upstream().map_or(&[][..], |upstream| upstream.set.as_slice()),
         headers,
     };
-    cache.wish(&asked, &plan.pool.server, &plan.pool.cached).unwrap_or_else(|why| {
+    cache.question(&asked, &plan.pool.server, &plan.pool.cached).unwrap_or_else(|why| {
         ctx.cached = Some(Cached::bypass(why));
         None
     })
@@ -173,7 +184,7 @@ fn given(ctx: &mut Ctx, plan: &Native<'_>, hit: &Hit, sight: Option<&Sight>) -> 
 /// Asks and tells the cache what came; where that is a failure, what is past its time may stand in for it.
 pub async fn fill<'s>(state: &'s State, ctx: &mut Ctx, plan: &Native<'_>, cache: &Cache, fill: Fill, headers: &HeaderMap) -> Filled<'s> {
     let (opened, timeout) = {
-        let native = question(state, ctx, plan, headers, "POST");
+        let native = lane::question(state, ctx, plan, headers, "POST");
         let opened = native.open(&state.shared.client).await.map_err(|reject| Choice::explain(plan.choice(), reject));
         let timeout = opened.as_ref().map_or(Duration::ZERO, |opened| native.timeout(opened.backend()));
         (opened, timeout)

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use super::{Cached, late};
 use crate::cache::fill::Elsewhere;
 use crate::cache::key::{Asked, Form};
-use crate::cache::{Bypass, Cache, Fill, Hit, Step, Wish, Witness};
+use crate::cache::{Bypass, Cache, Fill, Hit, Question, Step, Wish, Witness};
 use crate::exchange::call::{Call, Done, Raw};
 use crate::mcp::members::Members;
 use crate::mcp::rest::{self, Payload, Request};
@@ -30,22 +30,22 @@ use crate::verbatim::Verbatim;
 pub type Answered = (Verdict<Done>, Option<Cached>);
 
 /// What the cache knows of a call before anybody is asked.
-pub enum Wished {
+pub enum Wished<'a> {
     /// Its kind is none that is kept, or there is no cache.
     Nothing,
     /// It is not for the cache.
     Bypassed(Bypass),
     /// What is looked for.
-    Wish(Arc<Wish>),
+    Asked(Question<'a>),
 }
 
-impl Wished {
+impl Wished<'_> {
     /// The same for a caller who is told how it goes, which only the server can.
     #[must_use]
     pub fn without(self) -> Self {
         match self {
-            Self::Wish(wish) => {
-                wish.bypassed(Bypass::Progress);
+            Self::Asked(question) => {
+                question.bypassed(Bypass::Progress);
                 Self::Bypassed(Bypass::Progress)
             }
             other => other,
@@ -59,30 +59,34 @@ impl Wished {
 }
 
 /// What a call looks for in the cache.
-pub fn wished(ctx: &Ctx, headers: &HeaderMap, plan: &Rest<'_>, course: Option<&Course>, request: &Request<'_>) -> Wished {
+pub fn wished<'a>(ctx: &Ctx, headers: &HeaderMap, plan: &'a Rest<'_>, course: Option<&'a Course>, request: &'a Request<'_>) -> Wished<'a> {
     let Some(cache) = &ctx.snapshot.cache else { return Wished::Nothing };
-    match cache.wish(&asked(plan, request, course, headers), &plan.pool.server, &plan.pool.cached) {
+    match cache.question(&asked(plan, request, course, headers), &plan.pool.server, &plan.pool.cached) {
         Ok(None) => Wished::Nothing,
         Err(why) => Wished::Bypassed(why),
-        Ok(Some(wish)) => Wished::Wish(Arc::new(wish)),
+        Ok(Some(question)) => Wished::Asked(question),
     }
 }
 
 /// Answers a call from the cache, or asks and keeps what comes. `witness` is set while others wait for the answer.
 pub async fn run(
     ctx: &Ctx,
-    wished: Wished,
+    wished: Wished<'_>,
     plan: &Rest<'_>,
     course: Option<&Course>,
     call: Call<'_>,
     witness: &OnceLock<Witness>,
 ) -> Answered {
     // Boxed is whatever waits for others: their futures are large, and an answer that is there already needs none of them.
-    let (wish, cache) = match (wished, &ctx.snapshot.cache) {
-        (Wished::Wish(wish), Some(cache)) => (wish, cache),
+    let (question, cache) = match (wished, &ctx.snapshot.cache) {
+        (Wished::Asked(question), Some(cache)) => (question, cache),
         (wished, _) => return (Box::pin(ask(&call)).await, wished.bypassed()),
     };
     call.trace.enter(Stage::Cache);
+    if let Some(hit) = cache.fresh(&question, Instant::now()) {
+        return found(ctx, plan, course, &call, hit);
+    }
+    let wish = Arc::new(cache.wish(question));
     match cache.peek(&wish) {
         Some(Step::Hit(hit)) => found(ctx, plan, course, &call, hit),
         Some(Step::Pass(why)) => (Box::pin(ask(&call)).await, Some(Cached::bypass(why))),
@@ -91,7 +95,12 @@ pub async fn run(
 }
 
 /// A request as the cache knows it.
-pub(super) fn asked<'a>(plan: &'a Rest<'_>, request: &'a Request<'a>, course: Option<&'a Course>, headers: &'a HeaderMap) -> Asked<'a> {
+pub(super) fn asked<'a, 'h>(
+    plan: &'a Rest<'_>,
+    request: &'a Request<'_>,
+    course: Option<&'a Course>,
+    headers: &'h HeaderMap,
+) -> Asked<'a, 'h> {
     Asked {
         form: if request.method.paged && plan.form == rest::Form::V1 { Form::Whole } else { Form::One },
         server: &plan.pool.server,

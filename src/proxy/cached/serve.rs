@@ -27,8 +27,8 @@ pub enum Peeked {
 /// Asks the cache for what it has.
 pub fn peek(client: &ServerSession, ctx: &mut Ctx, plan: &Native<'_>, cache: &Arc<Cache>) -> Peeked {
     let sight = restricted(ctx, plan);
-    ctx.clock.enter(Stage::Cache);
-    match native::peek(ctx, cache, &client.req_header().headers, plan, sight.as_ref()) {
+    let now = ctx.clock.enter(Stage::Cache);
+    match native::peek(ctx, cache, &client.req_header().headers, plan, sight.as_ref(), now) {
         Ok(said) => Peeked::Said(said),
         Err(wish) => Peeked::Unsaid(wish, sight),
     }

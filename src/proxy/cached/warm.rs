@@ -231,7 +231,8 @@ async fn by_rest(ctx: &mut Ctx, cache: &Arc<Cache>, warm: &Warm, pool: &Arc<Pool
     };
     let form::Payload::One(request) = &plan.payload else { return None };
     let course = plan.courses.first();
-    let wish = Arc::new(cache.wish(&rest::asked(&plan, request, course, &none), &pool.server, &pool.cached).ok()??);
+    let question = cache.question(&rest::asked(&plan, request, course, &none), &pool.server, &pool.cached).ok()??;
+    let wish = Arc::new(cache.wish(question));
     let fill = cache.want(&wish);
     let was_asked = fill.is_some();
     if let Some(fill) = fill {
@@ -268,7 +269,7 @@ async fn by_native(ctx: &mut Ctx, cache: &Arc<Cache>, warm: &Warm, pool: &Arc<Po
         body: body.clone(),
         decided,
     };
-    let wish = native::wish(ctx, cache, &lines, &plan)?;
+    let wish = native::question(ctx, cache, &lines, &plan).map(|question| cache.wish(question))?;
     let wish = Arc::new(wish);
     let fill = cache.want(&wish);
     let was_asked = fill.is_some();
