@@ -81,10 +81,8 @@ thread_local! {
 }
 
 /// Writes a record that is an object of its own, its members behind those of every line; as the message where lines are text.
+/// Whoever calls has asked whether it is to be written.
 pub fn tell(target: &'static str, level: Level, members: impl FnOnce(&mut Object<'_>)) {
-    if !log::log_enabled!(target: target, level) {
-        return;
-    }
     LINE.with_borrow_mut(|line| {
         line.clear();
         let is_json = JSON.load(Ordering::Relaxed);

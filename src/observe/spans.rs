@@ -2,6 +2,7 @@
 //! is gathered while the request runs, and queued when it is over if its trace is sampled or it failed. The queue is
 //! bounded and nobody waits for it.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,6 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::few::PerSecond;
 use super::labels::Ending;
+use super::object::spell;
 use super::trace::{Context, Traceparent, span_id};
 
 /// Requests that may wait to be told.
@@ -115,6 +117,12 @@ impl Attributes {
             Value::Number(number) => Written::Number(number),
         };
         self.all.push((name, written));
+    }
+
+    /// An address, without a text of its own.
+    pub fn address(&mut self, name: &'static str, address: IpAddr) {
+        spell(address, |part| self.texts.push_str(part));
+        self.all.push((name, Written::Text(self.texts.len())));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, Value<'_>)> {
@@ -251,8 +259,10 @@ mod tests {
         all.add("a", "é");
         all.add("n", Value::Number(-1));
         all.add("empty", "");
+        all.address("address", [10, 0, 0, 1].into());
         all.add("b", "two");
-        let expected = [("a", "é".into()), ("n", Value::Number(-1)), ("empty", "".into()), ("b", "two".into())];
+        let expected =
+            [("a", "é".into()), ("n", Value::Number(-1)), ("empty", "".into()), ("address", "10.0.0.1".into()), ("b", "two".into())];
         assert_eq!(all.iter().collect::<Vec<_>>(), expected);
     }
 

@@ -4,7 +4,7 @@
 use super::ctx::Ctx;
 use crate::call::Call;
 use crate::mcp::method::shown;
-use crate::observe::object::Object;
+use crate::observe::object::{Object, name};
 use crate::reject::{Code, clip};
 
 /// One decision.
@@ -38,19 +38,19 @@ pub fn tell(ctx: &Ctx, decision: &Decision<'_>) {
 
 fn members(object: &mut Object<'_>, ctx: &Ctx, decision: &Decision<'_>) {
     let principal = ctx.principal.as_deref();
-    object.text("request_id", ctx.request_id());
-    object.text("decision", if decision.code.is_some() { "refused" } else { "admitted" });
+    object.text(name!("request_id"), ctx.request_id());
+    object.text(name!("decision"), if decision.code.is_some() { "refused" } else { "admitted" });
     if let Some(client) = ctx.arrival.client.address {
-        object.address("client", Some(client));
+        object.address(name!("client"), Some(client));
     }
-    object.text("way", principal.map(|principal| principal.way.name()));
-    object.text("subject", principal.map(|principal| clip(&principal.identity.subject)));
-    object.text("issuer", principal.map(|principal| clip(&principal.identity.issuer)));
-    object.text("tenant", principal.and_then(|principal| principal.identity.tenant.as_deref()).map(clip));
-    object.text("route", ctx.route);
-    object.text("server", decision.server.map(clip));
-    object.text("method", decision.call.map(|call| clip(&call.method)));
-    object.text("name", decision.call.and_then(|call| Some(shown(&call.method, call.name.as_deref()?))).as_deref());
-    object.text("code", decision.code.map(Code::name));
-    object.text("reason", decision.reason);
+    object.text(name!("way"), principal.map(|principal| principal.way.name()));
+    object.text(name!("subject"), principal.map(|principal| clip(&principal.identity.subject)));
+    object.text(name!("issuer"), principal.map(|principal| clip(&principal.identity.issuer)));
+    object.text(name!("tenant"), principal.and_then(|principal| principal.identity.tenant.as_deref()).map(clip));
+    object.text(name!("route"), ctx.route);
+    object.text(name!("server"), decision.server.map(clip));
+    object.text(name!("method"), decision.call.map(|call| clip(&call.method)));
+    object.text(name!("name"), decision.call.and_then(|call| Some(shown(&call.method, call.name.as_deref()?))).as_deref());
+    object.text(name!("code"), decision.code.map(Code::name));
+    object.text(name!("reason"), decision.reason);
 }

@@ -13,7 +13,7 @@ use crate::mcp::method::shown;
 use crate::observe::clock::{Course, Stage};
 use crate::observe::log;
 use crate::observe::metrics::Outcome;
-use crate::observe::object::Object;
+use crate::observe::object::{Object, name};
 use crate::reject::clip;
 
 struct Line<'a> {
@@ -54,37 +54,37 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn members(&self, object: &mut Object<'_>) {
-        object.text("request_id", self.request_id);
-        object.address("client", self.client);
-        object.text("principal", self.principal);
-        object.text("tenant", self.tenant);
-        object.text("http_method", self.http_method);
-        object.text("route", self.route);
-        object.number("status", u64::from(self.status));
-        object.milliseconds("duration_ms", self.duration);
-        object.milliseconds("admit_ms", self.admit);
-        object.milliseconds("body_ms", self.body);
-        object.milliseconds("queue_ms", self.queue);
-        object.milliseconds("cache_ms", self.cache);
-        object.milliseconds("upstream_ms", self.upstream);
-        object.milliseconds("answer_ms", self.answer);
-        object.milliseconds("connect_ms", self.connect);
-        object.number("attempts", self.attempts.map(u64::from));
-        object.text("server", self.server);
-        object.text("method", self.method);
-        object.text("name", self.name.as_deref());
-        object.text("backend", self.backend);
-        object.text("rule", self.rule);
-        object.text("outcome", self.outcome);
-        object.text("cache", self.cached);
-        object.text("code", self.code);
-        object.text("limit", self.limit);
-        object.number("bytes_in", self.bytes_in as u64);
-        object.number("bytes", self.bytes as u64);
-        object.text("encoding", self.encoding);
-        object.number("encoded_bytes", self.encoded_bytes.map(|bytes| bytes as u64));
-        object.text("error", self.error.as_deref());
-        object.share("sample", self.sample);
+        object.text(name!("request_id"), self.request_id);
+        object.address(name!("client"), self.client);
+        object.text(name!("principal"), self.principal);
+        object.text(name!("tenant"), self.tenant);
+        object.text(name!("http_method"), self.http_method);
+        object.text(name!("route"), self.route);
+        object.number(name!("status"), u64::from(self.status));
+        object.milliseconds(name!("duration_ms"), self.duration);
+        object.milliseconds(name!("admit_ms"), self.admit);
+        object.milliseconds(name!("body_ms"), self.body);
+        object.milliseconds(name!("queue_ms"), self.queue);
+        object.milliseconds(name!("cache_ms"), self.cache);
+        object.milliseconds(name!("upstream_ms"), self.upstream);
+        object.milliseconds(name!("answer_ms"), self.answer);
+        object.milliseconds(name!("connect_ms"), self.connect);
+        object.number(name!("attempts"), self.attempts.map(u64::from));
+        object.text(name!("server"), self.server);
+        object.text(name!("method"), self.method);
+        object.text(name!("name"), self.name.as_deref());
+        object.text(name!("backend"), self.backend);
+        object.text(name!("rule"), self.rule);
+        object.text(name!("outcome"), self.outcome);
+        object.text(name!("cache"), self.cached);
+        object.text(name!("code"), self.code);
+        object.text(name!("limit"), self.limit);
+        object.number(name!("bytes_in"), self.bytes_in as u64);
+        object.number(name!("bytes"), self.bytes as u64);
+        object.text(name!("encoding"), self.encoding);
+        object.number(name!("encoded_bytes"), self.encoded_bytes.map(|bytes| bytes as u64));
+        object.text(name!("error"), self.error.as_deref());
+        object.share(name!("sample"), self.sample);
     }
 }
 

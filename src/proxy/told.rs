@@ -44,7 +44,7 @@ fn name(client: &ServerSession, ctx: &Ctx) -> String {
     let Some(known) = method::find(method) else { return "other".to_owned() };
     let pool = || ctx.snapshot.upstream.pool(ctx.told.server.as_deref()?);
     let tool = ctx.told.name.as_deref().filter(|name| known.mcp == "tools/call" && pool().is_some_and(|pool| pool.knows_tool(name)));
-    tool.map_or_else(|| known.mcp.to_owned(), |tool| format!("{} {tool}", known.mcp))
+    tool.map_or_else(|| known.mcp.to_owned(), |tool| [known.mcp, tool].join(" "))
 }
 
 fn attributes(client: &ServerSession, ctx: &Ctx, status: u16, failed: bool) -> Attributes {
@@ -55,6 +55,9 @@ fn attributes(client: &ServerSession, ctx: &Ctx, status: u16, failed: bool) -> A
     all.add("http.response.status_code", Value::Number(status.into()));
     all.add("http.response.body.size", Value::Number(i64::try_from(ctx.told.bytes).unwrap_or(i64::MAX)));
     all.add("mcp_gateway.request_id", ctx.request_id());
+    if let Some(address) = ctx.arrival.client.address {
+        all.address("client.address", address);
+    }
     let mut text = |name: &'static str, value: Option<&str>| value.into_iter().for_each(|value| all.add(name, clip(value)));
     let told = &ctx.told;
     let is_tool = told.method.as_deref() == Some("tools/call");
@@ -66,7 +69,6 @@ fn attributes(client: &ServerSession, ctx: &Ctx, status: u16, failed: bool) -> A
     text("mcp.protocol.version", version);
     text("mcp_gateway.era", version.map(|version| if mcp::era_of(version) == crate::call::Era::Modern { "modern" } else { "legacy" }));
     text("mcp.session.id", session(client).as_deref());
-    text("client.address", ctx.arrival.client.address.map(|address| address.to_string()).as_deref());
     text("mcp_gateway.server", told.server.as_deref());
     text("mcp_gateway.backend", told.backend.as_deref());
     text("mcp_gateway.rule", told.rule.as_deref());
