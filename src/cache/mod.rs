@@ -87,7 +87,7 @@ struct Kept {
 /// Where the series of one server are kept, made with the first question.
 pub type Series = OnceLock<Arc<ServerMeter>>;
 
-/// A question that may be answered from the cache.
+/// What it takes to ask a question, or to wait for others who ask it.
 pub struct Wish {
     /// Where it is looked for first.
     first: Key,
