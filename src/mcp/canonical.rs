@@ -15,19 +15,31 @@ const IN_FULL: usize = plain::DIGITS;
 
 /// Appends the canonical form of a value to `out`; `None` if it has none.
 pub fn value(raw: Verbatim<'_>, out: &mut String) -> Option<()> {
-    nested(raw.get(), out, DEEPEST)
+    outermost(raw.get(), out, DEEPEST)
 }
 
 /// Appends an object of the members that `keeps` says.
 pub fn object(members: &Members<'_>, keeps: &dyn Fn(&str) -> bool, out: &mut String) -> Option<()> {
-    written(members, keeps, out, DEEPEST)
+    written(members, keeps, out, DEEPEST, outermost)
+}
+
+/// Writes what follows, of so much nesting.
+type Write = fn(&str, &mut String, usize) -> Option<()>;
+
+/// A value that may be written so already. Not asked of what is within it, or a deep one would be read as often as it is
+/// deep.
+fn outermost(text: &str, out: &mut String, depth: usize) -> Option<()> {
+    if !matches!(text.as_bytes().first(), Some(b'{' | b'[')) || !plain::is_canonical(text) {
+        return nested(text, out, depth);
+    }
+    out.push_str(text);
+    Some(())
 }
 
 fn nested(text: &str, out: &mut String, depth: usize) -> Option<()> {
     let depth = depth.checked_sub(1)?;
     match text.as_bytes().first()? {
-        b'{' | b'[' if text.len() == 2 || plain::is_canonical(text) => out.push_str(text),
-        b'{' => written(&serde_json::from_str(text).ok()?, &|_| true, out, depth)?,
+        b'{' => written(&serde_json::from_str(text).ok()?, &|_| true, out, depth, nested)?,
         b'[' => {
             let items: Vec<Verbatim<'_>> = serde_json::from_str(text).ok()?;
             out.push('[');
@@ -48,23 +60,23 @@ fn nested(text: &str, out: &mut String, depth: usize) -> Option<()> {
     Some(())
 }
 
-fn written(members: &Members<'_>, keeps: &dyn Fn(&str) -> bool, out: &mut String, depth: usize) -> Option<()> {
+fn written(members: &Members<'_>, keeps: &dyn Fn(&str) -> bool, out: &mut String, depth: usize, write: Write) -> Option<()> {
     let kept = || members.0.iter().filter(|(name, _)| keeps(name));
     if kept().is_sorted_by(|(a, _), (b, _)| a <= b) {
-        return sorted(kept(), out, depth);
+        return sorted(kept(), out, depth, write);
     }
     let mut kept: SmallVec<[_; 8]> = kept().collect();
     kept.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    sorted(kept.into_iter(), out, depth)
+    sorted(kept.into_iter(), out, depth, write)
 }
 
-fn sorted<'m>(members: impl Iterator<Item = &'m Member<'m>>, out: &mut String, depth: usize) -> Option<()> {
+fn sorted<'m>(members: impl Iterator<Item = &'m Member<'m>>, out: &mut String, depth: usize, write: Write) -> Option<()> {
     out.push('{');
     for (at, (name, raw)) in members.enumerate() {
         separate(at, out);
         quoted(name, out)?;
         out.push(':');
-        nested(raw.get(), out, depth)?;
+        write(raw.get(), out, depth)?;
     }
     out.push('}');
     Some(())
