@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use moka::Expiry;
 use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::key::Key;
@@ -134,6 +135,9 @@ impl Memory {
         let table = Cache::builder()
             .weigher(|key: &Key, slot: &Slot| u32::try_from(weight(key, slot)).unwrap_or(u32::MAX))
             .max_capacity(bytes as u64)
+            // By use alone. The other policy lets one in that is asked for more often than all that it would take the place of
+            // together: among many short answers a long list never is, however often it is asked for.
+            .eviction_policy(EvictionPolicy::lru())
             .expire_after(Expires { stale })
             .eviction_listener(move |_, _, cause| {
                 if cause == RemovalCause::Size {
@@ -203,4 +207,59 @@ fn weight(key: &Key, slot: &Slot) -> usize {
 /// Counts a use; the table counts too, but for itself.
 pub fn touch(entry: &Entry) {
     entry.hits.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::key::test_key;
+    use crate::cache::marks::Marks;
+    use crate::mcp::members::Members;
+    use crate::observe::metrics::Metrics;
+
+    const BOUND: usize = 1 << 20;
+
+    fn slot(length: usize) -> Slot {
+        let text = format!("{{\"content\":\"{}\"}}", "x".repeat(length));
+        let result: Members<'_> = serde_json::from_str(&text).unwrap();
+        Slot::Kept(Arc::new(Entry {
+            server: "files".into(),
+            method: 0,
+            name: None,
+            backend: "a".into(),
+            result: Parts::of(&result),
+            is_hinted: false,
+            is_private: false,
+            asked: 1,
+            kept: Instant::now(),
+            ttl: Duration::from_secs(3600),
+            hits: 0.into(),
+            mark: Marks::default().of("files"),
+        }))
+    }
+
+    /// Asks for what is not kept and keeps it, as often as there are numbers.
+    fn flood(memory: &Memory, numbers: std::ops::Range<usize>) {
+        for number in numbers {
+            let key = test_key(&number.to_string());
+            assert!(memory.find(&key).is_none());
+            memory.put(key, slot(100));
+        }
+    }
+
+    #[test]
+    fn a_long_answer_finds_room_among_many_short_ones_and_what_is_used_keeps_it() {
+        let memory = Memory::new(BOUND, Duration::ZERO, &Metrics::new().cache);
+        let long = test_key("long");
+        flood(&memory, 0..2_000);
+        memory.put(long.clone(), slot(BOUND / 10));
+        assert!(memory.find(&long).is_some());
+        for round in 1..20 {
+            flood(&memory, round * 2_000..round * 2_000 + 500);
+            assert!(memory.find(&long).is_some(), "{round}");
+            assert!((BOUND / 2..=BOUND).contains(&usize::try_from(memory.bytes()).unwrap()));
+        }
+        flood(&memory, 90_000..94_000);
+        assert!(memory.find(&long).is_none(), "what nobody asks for makes room");
+    }
 }
