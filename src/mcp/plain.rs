@@ -14,6 +14,7 @@ const DEEPEST: usize = 24;
 const MOST_NAMES: usize = 32;
 /// Digits of a number: fewer than any reader may round.
 pub const DIGITS: usize = 15;
+
 /// A plain body: a message, taken apart as far as we judge by it.
 #[derive(Debug, Default)]
 pub struct Plain<'b> {
