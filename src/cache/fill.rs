@@ -139,7 +139,7 @@ impl Fill {
         }
         self.turn.settle(Settled::Kept(Arc::clone(&entry)));
         self.wish.meter.looked(Looked::Stale);
-        Some(Hit { is_stale: true, ..Hit::of(entry, None) })
+        Some(Hit { is_stale: true, ..Hit::of(entry) })
     }
 }
 

@@ -21,8 +21,8 @@ enum Found {
 }
 
 impl Hit {
-    pub(super) fn of(entry: Arc<Entry>, renew: Option<Fill>) -> Self {
-        Self { renew, ..Self::at(entry, Instant::now()) }
+    pub(super) fn of(entry: Arc<Entry>) -> Self {
+        Self::at(entry, Instant::now())
     }
 
     /// Given at a moment.
@@ -87,16 +87,16 @@ impl Cache {
                     // Whoever had the turn before may have settled it just now.
                     if let Some(entry) = self.kept.memory.entry(key).filter(|entry| entry.left().is_some()) {
                         turn.settle(Settled::Kept(Arc::clone(&entry)));
-                        return Step::Hit(Hit::of(entry, None));
+                        return Step::Hit(Hit::of(entry));
                     }
                     match Fill::new(self, wish, turn, stale).elsewhere().await {
                         Elsewhere::Nothing(fill) => return Step::Ask(fill),
-                        Elsewhere::Kept(entry) => return Step::Hit(Hit::of(entry, None)),
+                        Elsewhere::Kept(entry) => return Step::Hit(Hit::of(entry)),
                         // It is another's, or this caller's under a key of its own.
                         Elsewhere::Private => {}
                     }
                 }
-                Part::Settled(Settled::Kept(entry)) if entry.counts() => return Step::Hit(Hit::of(entry, None)),
+                Part::Settled(Settled::Kept(entry)) if entry.counts() => return Step::Hit(Hit::of(entry)),
                 // Private ones are looked for again, and so is what was declared void while we waited.
                 Part::Settled(Settled::Kept(_) | Settled::Private) => {}
                 Part::Settled(Settled::Passed) => return Step::Pass(Bypass::Uncacheable),
@@ -117,7 +117,7 @@ impl Cache {
             self.kept.memory.drop_one(key);
             return Err(None);
         }
-        let mut hit = Hit::of(entry, None);
+        let mut hit = Hit::of(entry);
         if !hit.is_stale {
             let turn = self.is_to_be_renewed(&hit).then(|| self.kept.flights.try_join(key)).flatten();
             hit.renew = turn.map(|turn| Fill::new(self, wish, turn, None).ahead());
