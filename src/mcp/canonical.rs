@@ -15,7 +15,7 @@ const IN_FULL: usize = plain::DIGITS;
 
 /// Appends the canonical form of a value to `out`; `None` if it has none.
 pub fn value(raw: Verbatim<'_>, out: &mut String) -> Option<()> {
-    outermost(raw.get(), out, DEEPEST)
+    outermost(raw, out, DEEPEST)
 }
 
 /// Appends an object of the members that `keeps` says.
@@ -24,20 +24,21 @@ pub fn object(members: &Members<'_>, keeps: &dyn Fn(&str) -> bool, out: &mut Str
 }
 
 /// Writes what follows, of so much nesting.
-type Write = fn(&str, &mut String, usize) -> Option<()>;
+type Write = fn(Verbatim<'_>, &mut String, usize) -> Option<()>;
 
 /// A value that may be written so already. Not asked of what is within it, or a deep one would be read as often as it is
 /// deep.
-fn outermost(text: &str, out: &mut String, depth: usize) -> Option<()> {
-    if !matches!(text.as_bytes().first(), Some(b'{' | b'[')) || !plain::is_canonical(text) {
-        return nested(text, out, depth);
+fn outermost(raw: Verbatim<'_>, out: &mut String, depth: usize) -> Option<()> {
+    let is_asked = || matches!(raw.get().as_bytes().first(), Some(b'{' | b'[')) && plain::is_canonical(raw.get());
+    if !raw.is_canonical() && !is_asked() {
+        return nested(raw, out, depth);
     }
-    out.push_str(text);
+    out.push_str(raw.get());
     Some(())
 }
 
-fn nested(text: &str, out: &mut String, depth: usize) -> Option<()> {
-    let depth = depth.checked_sub(1)?;
+fn nested(raw: Verbatim<'_>, out: &mut String, depth: usize) -> Option<()> {
+    let (text, depth) = (raw.get(), depth.checked_sub(1)?);
     match text.as_bytes().first()? {
         b'{' => written(&serde_json::from_str(text).ok()?, &|_| true, out, depth, nested)?,
         b'[' => {
@@ -45,7 +46,7 @@ fn nested(text: &str, out: &mut String, depth: usize) -> Option<()> {
             out.push('[');
             for (at, item) in items.iter().enumerate() {
                 separate(at, out);
-                nested(item.get(), out, depth)?;
+                nested(*item, out, depth)?;
             }
             out.push(']');
         }
@@ -76,7 +77,7 @@ fn sorted<'m>(members: impl Iterator<Item = &'m Member<'m>>, out: &mut String, d
         separate(at, out);
         quoted(name, out)?;
         out.push(':');
-        write(raw.get(), out, depth)?;
+        write(*raw, out, depth)?;
     }
     out.push('}');
     Some(())
@@ -89,7 +90,7 @@ fn separate(at: usize, out: &mut String) {
 }
 
 fn quoted(text: &str, out: &mut String) -> Option<()> {
-    if text.bytes().any(|b| b < b' ' || matches!(b, b'"' | b'\\')) {
+    if plain::ending(text.as_bytes(), 0).is_some() {
         out.push_str(&serde_json::to_string(text).ok()?);
     } else {
         out.push('"');

@@ -33,7 +33,7 @@ pub struct Plain<'b> {
 /// Takes a message apart; `None` for what is not plain, or no single message.
 pub fn read(text: &str) -> Option<Plain<'_>> {
     let mut names = [None; MOST_NAMES];
-    let mut walk = Walk { is_canonical: false, ..Walk::new(text, &mut names) };
+    let mut walk = Walk::new(text, &mut names);
     walk.space();
     if walk.next()? != b'{' {
         return None;
@@ -58,7 +58,8 @@ struct Walk<'b, 'n> {
     names: &'n mut [Option<&'b str>; MOST_NAMES],
     known: usize,
     found: Plain<'b>,
-    /// Whether everything so far was written as `canonical` does, where that is asked.
+    /// Whether everything so far was written as `canonical` does: of the body, or of the value that is being walked of those
+    /// that are noted.
     is_canonical: bool,
 }
 
@@ -111,9 +112,14 @@ impl<'b, 'n> Walk<'b, 'n> {
             }
             self.space();
             let begin = self.at;
-            self.value(place.into(name), depth)?;
-            if place != Place::Free {
-                self.found.note(place, name, Verbatim::found(self.text.get(begin..self.at)?));
+            if place == Place::Free {
+                self.value(place, depth)?;
+            } else {
+                let around = std::mem::replace(&mut self.is_canonical, true);
+                self.value(place.into(name), depth)?;
+                let value = Verbatim::found(self.text.get(begin..self.at)?);
+                self.found.note(place, name, value.canonical(self.is_canonical));
+                self.is_canonical &= around;
             }
             self.space();
             if self.pass(b'}') {
@@ -224,7 +230,7 @@ impl<'b, 'n> Walk<'b, 'n> {
 
 /// Where what may stand in a text ends: at the next quote, backslash or control character. Eight bytes are looked at together,
 /// as most of a body is text.
-fn ending(bytes: &[u8], mut at: usize) -> Option<usize> {
+pub(super) fn ending(bytes: &[u8], mut at: usize) -> Option<usize> {
     while let Some(lane) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
         let found = endings(u64::from_le_bytes(*lane));
         if found != 0 {
@@ -284,12 +290,22 @@ mod tests {
     use crate::mcp::message::Payload;
     use crate::mcp::{canonical, rest, strict};
 
+    /// The one form of a value, made of it with nothing known.
+    fn form(value: Verbatim<'_>) -> String {
+        let mut out = String::new();
+        canonical::value(Verbatim::found(value.get()), &mut out).unwrap();
+        out
+    }
+
     /// Asserts that a body that is plain is what careful reading makes of it; whether it was.
     fn agrees(text: &str) -> bool {
         if read(text).is_none() {
             return false;
         }
         strict::with_care(text).unwrap();
+        for (_, value) in read(text).into_iter().flat_map(|plain| [plain.members, plain.meta]).flatten().flat_map(|members| members.0) {
+            assert!(!value.is_canonical() || form(value) == value.get(), "{value:?}");
+        }
         let checked = || strict::check(text.as_bytes()).unwrap();
         assert_eq!(format!("{:?}", Payload::of(checked())), format!("{:?}", Payload::read(text.as_bytes())), "{text}");
         assert_eq!(format!("{:?}", rest::Payload::of(checked())), format!("{:?}", rest::Payload::read(text.as_bytes())), "{text}");
@@ -303,6 +319,9 @@ mod tests {
         assert_eq!(plain.id.unwrap().get(), "7");
         assert_eq!(plain.members.as_ref().unwrap().get("arguments").unwrap().get(), r#"{"b":[1,-2.5,{"c":"\n\"é"}],"name":true}"#);
         assert_eq!(plain.meta.as_ref().unwrap().0.len(), 1);
+        let known = |text: &str| read(text).unwrap().members.unwrap().get("arguments").unwrap().is_canonical();
+        assert!(known(r#"{"method":"x", "params":{"name":"\n","arguments":{"a":1,"b":["é"]}, "_meta":{}}}"#));
+        assert!(!known(r#"{"method":"x","params":{"name":"a","arguments":{"b":1,"a":2}}}"#));
         let long = format!(r#"{{"method":"x","params":{{"a":"{}\"é{}"}}}}"#, "é".repeat(70), "y".repeat(99));
         for text in [call, &long, " {\r\n\t\"method\" : \"call_tool\" , \"params\" : null } ", r#"{"id":null,"params":{},"method":"ping"}"#]
         {
