@@ -31,8 +31,8 @@ pub fn upgrade(config: Option<&Path>, state_dir: &Path) -> Result<Done, String> 
     let old = old.ok_or_else(|| format!("no gateway runs on {}: there is nothing to upgrade", state_dir.display()))?;
     let mut new = start(config)?;
     let done = wait(&mut new, old, state_dir);
-    if done.is_err() {
-        // It has not taken over, and must not later.
+    // It has not taken over, and must not later. One that has is all there is, whatever went wrong since.
+    if done.is_err() && look(&serving_file(state_dir)).is_ok_and(|serves| serves != Some(new.id())) {
         let _ = new.kill();
         let _ = new.wait();
     }
@@ -60,8 +60,9 @@ fn wait(new: &mut Child, old: u32, state_dir: &Path) -> Result<Done, String> {
     let mut asked = false;
     loop {
         let (serves, waits) = (look(&serving_file(state_dir))?, look(&waiting_file(state_dir))?);
-        // It waits on until the old one takes no new connections.
-        if serves == Some(new.id()) && waits != Some(new.id()) {
+        let is_late = Instant::now() >= until;
+        // It waits on until the old one takes no new connections, which is worth waiting for, but changes nothing.
+        if serves == Some(new.id()) && (waits != Some(new.id()) || is_late) {
             return Ok(Done { old, new: new.id() });
         }
         if let Some(status) = new.try_wait().map_err(|e| format!("the new process cannot be watched: {e}"))? {
@@ -71,7 +72,7 @@ fn wait(new: &mut Child, old: u32, state_dir: &Path) -> Result<Done, String> {
             signal(old)?;
             asked = true;
         }
-        if Instant::now() >= until {
+        if is_late {
             return Err(format!("the new process did not take over within {PATIENCE:?}; process {old} keeps serving"));
         }
         std::thread::sleep(LOOK);
