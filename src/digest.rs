@@ -9,6 +9,11 @@ pub fn sha256(text: &[u8]) -> [u8; 32] {
     digest
 }
 
+/// A number that tells of a text no more than that it is the same.
+pub fn number(text: &[u8]) -> u64 {
+    sha256(text).iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// Bytes as lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {

@@ -16,6 +16,7 @@ use crate::auth::permit::Permits;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::config::risk::Risk;
+use crate::digest::number;
 use crate::egress::Client;
 use crate::extend::Extensions;
 use crate::limit::Limits;
@@ -86,6 +87,8 @@ pub struct Shared {
     /// them.
     pub probes: Arc<Client>,
     pub sealer: Sealer,
+    /// By which the access records that are written are drawn; replicas with one secret have one.
+    pub lot: u64,
     /// The look before the door (`server.limits.requests_per_ip`).
     pub coarse: Coarse,
     pub lag: Arc<Lag>,
@@ -164,6 +167,7 @@ impl State {
             client: Client::new(IDLE_PER_WORKER * config.server.workers),
             probes: Arc::new(Client::new(64)),
             sealer: Sealer::new(secret),
+            lot: number(&[b"access records", secret].concat()),
             coarse: Coarse::default(),
             lag: Arc::default(),
             life: Life::default(),

@@ -49,11 +49,12 @@ impl Context {
         self.flags & SAMPLED != 0
     }
 
-    /// Whether it is drawn where a share of all traces is: the same at every gateway that it passes through.
-    pub fn is_among(self, share: f64) -> bool {
+    /// Whether it is drawn where a share of all traces is: the same at every gateway of this `lot`, which callers do not know,
+    /// or they would name traces that nobody draws.
+    pub fn is_among(self, share: f64, lot: u64) -> bool {
         // The ids of others need not be random: mixed as in SplitMix64, neighbours are drawn apart.
         #[expect(clippy::cast_possible_truncation, reason = "both halves count")]
-        let mut mixed = (self.trace >> 64) as u64 ^ self.trace as u64;
+        let mut mixed = (self.trace >> 64) as u64 ^ self.trace as u64 ^ lot;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         #[expect(clippy::cast_precision_loss, reason = "53 bits are what fits")]
@@ -138,10 +139,12 @@ mod tests {
     #[test]
     fn a_share_of_traces_is_drawn_and_always_the_same_ones() {
         let of = |trace| Context { trace, ..Context::default() };
-        let drawn = |share| (1..=10_000_u128).filter(|trace| of(*trace).is_among(share)).count();
+        let among = |trace, share| of(trace).is_among(share, 7);
+        let drawn = |share| (1..=10_000_u128).filter(|trace| among(*trace, share)).count();
         assert_eq!((drawn(0.0), drawn(1.0)), (0, 10_000));
         assert!((900..1_100).contains(&drawn(0.1)), "{}", drawn(0.1));
-        assert!((1..=10_000_u128).all(|trace| !of(trace).is_among(0.1) || of(trace).is_among(0.2)), "a larger share holds the smaller");
+        assert!((1..=10_000).all(|trace| !among(trace, 0.1) || among(trace, 0.2)), "a larger share holds the smaller");
+        assert!((1..=100).any(|trace| among(trace, 0.5) != of(trace).is_among(0.5, 8)), "another lot, other traces");
     }
 
     #[test]

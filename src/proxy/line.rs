@@ -102,7 +102,7 @@ pub struct Ended<'e> {
 pub fn write(client: &ServerSession, ctx: &Ctx, ended: &Ended<'_>) {
     let conf = &ctx.snapshot.config.observability.log;
     let share = if is_notable(conf, ctx, ended) { 1.0 } else { conf.sample };
-    if share < 1.0 && !ctx.arrival.context.is_among(share) {
+    if share < 1.0 && !ctx.arrival.context.is_among(share, ctx.state().shared.lot) {
         return;
     }
     let line = line(client, ctx, ended, (conf.sample < 1.0).then_some(share));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{call, hold, logging, native, record, rest, written, yaml};
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, server};
 use crate::support::stub::{Act, Stub};
 use crate::support::{eventually, http};
 
@@ -59,11 +59,19 @@ async fn what_took_long_is_always_written_and_both_keys_change_with_a_reload() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_traces_are_written_in_every_replica_and_say_what_they_stand_for() {
     let stub = Stub::start().await;
-    let (one, two) = tokio::join!(logging(&stub, "sample: 0.5", ""), logging(&stub, "sample: 50%", ""));
+    let shared = server("  session_secret: 0123456789abcdef\n");
+    let replica = async |server: &str, log: &str| {
+        let gateway =
+            Gateway::start(&format!("{server}observability: {{ log: {{ {log} }} }}\nbackends:\n{}", stub.backend("one", ""))).await;
+        gateway.knows("stub").await;
+        gateway
+    };
+    let (one, two) = tokio::join!(replica(&shared, "sample: 0.5"), replica(&shared, "sample: 50%"));
+    let other = replica(&server(""), "sample: 0.5").await;
     let ids: Vec<String> = (0..60).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
     let client = http();
-    let mut kept = [Vec::new(), Vec::new()];
-    for (gateway, kept) in [&one, &two].into_iter().zip(&mut kept) {
+    let mut kept = [Vec::new(), Vec::new(), Vec::new()];
+    for (gateway, kept) in [&one, &two, &other].into_iter().zip(&mut kept) {
         for id in &ids {
             let request = client.post(gateway.at("/api/mcp/stub")).json(&call()).header("x-request-id", id);
             let answer = request.header("traceparent", format!("00-{id}-b7ad6b7169203331-00")).send().await.expect("an answer");
@@ -72,6 +80,7 @@ async fn the_same_traces_are_written_in_every_replica_and_say_what_they_stand_fo
         kept.extend(records(gateway, &ids).await);
     }
     assert_eq!(kept[0], kept[1]);
+    assert_ne!(kept[0], kept[2], "who does not know the secret cannot tell which are");
     assert!((10..50).contains(&kept[0].len()), "about half: {}", kept[0].len());
 }
 
