@@ -55,6 +55,17 @@ fn routes_to_backends_that_nobody_has_are_told_unless_they_may_come() {
 }
 
 #[test]
+fn what_a_request_waits_for_redis_is_bounded() {
+    for (timeout, told) in [("0", false), ("500us", false), ("6s", false), ("1ms", true), ("5s", true)] {
+        let text = format!("backends: [{{ name: one, url: 'http://x' }}]\nredis: {{ url: 'redis://x', timeout: {timeout} }}\n");
+        assert_eq!(config::parse("g.yaml", &text, &nothing).is_ok(), told, "{timeout}");
+    }
+    let text = "backends: [{ name: one, url: 'http://x' }]\nredis:\n  url: redis://x\n  timeout: 6s\n";
+    let problems = config::parse("g.yaml", text, &nothing).expect_err("too long");
+    assert_eq!(problems[0].to_string(), "g.yaml:4: redis.timeout: not from 1ms to 5s");
+}
+
+#[test]
 fn what_is_no_yaml_is_told_with_its_line() {
     let problems = config::parse("syntax.yaml", "backends:\n  - name: [\n", &nothing).expect_err("a fault");
     assert_eq!((problems.len(), problems[0].line.is_some()), (1, true), "{problems:?}");

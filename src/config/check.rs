@@ -11,13 +11,15 @@ use url::{Host, Url};
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
 use super::{
-    Access, Config, Limits, Redis, Secret, Server, Tls, analytics, auth, backends, balancing, cache, compression, discovery, env,
+    Access, Config, Limits, Redis, Secret, Server, Timespan, Tls, analytics, auth, backends, balancing, cache, compression, discovery, env,
     observability, rate_limits, roles, routing, transform, units,
 };
 use crate::call::shown;
 
 /// Checking more often than this would be load, not health.
 pub(super) const SOONEST: Duration = Duration::from_millis(50);
+/// What a question to Redis may take where nothing else is said.
+const REDIS: Duration = Duration::from_millis(50);
 
 /// Bytes of a certificate or key file.
 const LARGEST: u64 = 1 << 20;
@@ -202,8 +204,12 @@ fn redis(root: &Section<'_>) -> Option<Redis> {
         }
         Some(_) => {}
     }
+    let timeout = section.duration("timeout").unwrap_or(REDIS);
+    if !(Duration::from_millis(1)..=Duration::from_secs(5)).contains(&timeout) {
+        section.problem("timeout", "not from 1ms to 5s");
+    }
     section.finish();
-    Some(Redis { url: Secret::new(url?) })
+    Some(Redis { url: Secret::new(url?), timeout: Timespan(timeout) })
 }
 
 fn tls(section: Section<'_>) -> Option<Tls> {

@@ -303,6 +303,8 @@ pub struct Access {
 pub struct Redis {
     /// Holds the password.
     pub url: Secret,
+    /// The longest a request waits for one question, 1 ms to 5 s: what a store that hangs costs each of those that find it out.
+    pub timeout: Timespan,
 }
 
 /// Where a configuration comes from, kept so that it can be read again at reload.

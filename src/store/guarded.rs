@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 use super::redis::Redis;
 use crate::observe::metrics::redis_error;
 
-/// What a question may take: the price of a store that hangs.
-const PATIENCE: Duration = Duration::from_millis(50);
 /// How long a store that failed is left alone.
 pub const PAUSE: Duration = Duration::from_millis(500);
 
@@ -31,7 +29,7 @@ pub struct Guarded {
 impl Guarded {
     pub fn new(redis: Redis, owner: &'static str, meanwhile: &'static str) -> Self {
         Self {
-            redis: Arc::new(redis.within(PATIENCE)),
+            redis: Arc::new(redis.on_path()),
             owner,
             meanwhile,
             origin: Instant::now(),
@@ -66,7 +64,7 @@ impl Guarded {
         };
         self.connect();
         // Around the question, since connecting and asking each have a time of their own.
-        let answer = tokio::time::timeout(PATIENCE, question).await.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout(self.redis.timeout(), question).await.unwrap_or_else(|_| {
             redis_error();
             Err("no answer in time".to_owned())
         });

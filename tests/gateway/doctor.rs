@@ -27,7 +27,7 @@ async fn what_is_as_it_should_be_is_said_and_nothing_is_wrong() {
     let (stub, redis, dir) = (Stub::start().await, Redis::start().await, tempfile::tempdir().expect("a folder"));
     let (agent, socket) = (tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a port"), dir.path().join("dsd.socket"));
     let statsd = agent.local_addr().expect("bound");
-    let yaml = format!("{}backends:\n{}redis: {{ url: \"{}\" }}\n", server(dir.path()), stub.backend("one", ""), redis.url());
+    let yaml = format!("{}backends:\n{}{}", server(dir.path()), stub.backend("one", ""), redis.section());
     let yaml = format!("{yaml}observability: {{ datadog: {{ statsd: \"{statsd}\" }} }}\n");
     let (code, told) = examine(dir.path(), &yaml).await;
     assert_eq!(code, 0, "{told}");

@@ -40,8 +40,7 @@ impl World {
         let digest = ring::digest::digest(&ring::digest::SHA256, KEY.as_bytes());
         let hash = digest.as_ref().iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"));
         let yaml = format!(
-            "{}redis: {{ url: \"{}\" }}
-auth: {{ required: false, api_keys: {{ keys: [ {{ id: ann, hash: \"{hash}\", tenant: acme }} ] }} }}
+            "{}{}auth: {{ required: false, api_keys: {{ keys: [ {{ id: ann, hash: \"{hash}\", tenant: acme }} ] }} }}
 circuit_breaker:
   failure_threshold: 2
   recovery_timeout: 500ms
@@ -55,7 +54,7 @@ backends:
   - {{ name: gone, url: \"http://127.0.0.1:9\", capabilities: [lost] }}
 ",
             server(&tls),
-            redis.url(),
+            redis.section(),
             stub.backend("one", ""),
             failing.url,
         );

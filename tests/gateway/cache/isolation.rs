@@ -63,7 +63,7 @@ async fn start(stub: &Stub, callers: &[Caller], store: Option<&Redis>) -> Gatewa
         "resources/list",
         json!({ "resultType": "complete", "ttlMs": 60_000, "cacheScope": "private", "resources": [{ "uri": "a:b", "name": "$N" }] }),
     );
-    let more = store.map(|redis| format!("redis: {{ url: \"{}\" }}\n", redis.url())).unwrap_or_default();
+    let more = store.map(Redis::section).unwrap_or_default();
     Gateway::start(&super::yaml(stub, if store.is_some() { "  redis: true\n" } else { "" }, &format!("{}{more}", auth(callers)))).await
 }
 

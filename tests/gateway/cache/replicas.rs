@@ -14,7 +14,16 @@ use crate::support::stub::Stub;
 const TOOLS: &str = "  redis: true\n  tools: [ { tool: echo, ttl: 1m } ]\n";
 
 async fn replica(stub: &Stub, redis: &Redis) -> Gateway {
-    let gateway = Gateway::start(&yaml(stub, TOOLS, &format!("redis: {{ url: \"{}\" }}\n", redis.url()))).await;
+    started(stub, &redis.section()).await
+}
+
+/// One that waits for Redis no longer than is usual.
+async fn hasty(stub: &Stub, redis: &Redis) -> Gateway {
+    started(stub, &format!("redis: {{ url: \"{}\" }}\n", redis.url())).await
+}
+
+async fn started(stub: &Stub, section: &str) -> Gateway {
+    let gateway = Gateway::start(&yaml(stub, TOOLS, section)).await;
     gateway.knows("stub").await;
     gateway
 }
@@ -92,7 +101,7 @@ async fn what_one_voids_neither_gives() {
 async fn whatever_becomes_of_redis_requests_are_answered() {
     let (stub, mut redis) = (Stub::start().await, Redis::start().await);
     stub.results("resources/read", long());
-    let gateway = replica(&stub, &redis).await;
+    let gateway = hasty(&stub, &redis).await;
     assert!(!is_hit(&gateway, &read("a:0")).await);
     for (at, state) in ["hung", "awake", "killed", "back"].into_iter().enumerate() {
         match state {
@@ -127,7 +136,7 @@ async fn whatever_becomes_of_redis_requests_are_answered() {
 async fn what_was_voided_while_redis_was_away_does_not_come_back_with_it() {
     let (stub, redis) = (Stub::start().await, Redis::start().await);
     stub.results("resources/read", long());
-    let gateway = replica(&stub, &redis).await;
+    let gateway = hasty(&stub, &redis).await;
     assert!(!is_hit(&gateway, &read("a:b")).await);
     entries(&redis, 1).await;
     redis.hang();

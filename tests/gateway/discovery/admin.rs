@@ -52,7 +52,7 @@ async fn a_backend_is_registered_changed_kept_over_a_restart_and_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_share_what_is_registered_through_redis_also_while_it_is_down() {
     let (mut redis, one, two) = (Redis::start().await, Stub::start().await, Stub::start().await);
-    let section = format!("redis: {{ url: \"{}\" }}\n", redis.url());
+    let section = redis.section();
     let (left, right) = tokio::join!(empty(&section), empty(&section));
     assert_eq!(admin(&left, "PUT", "backends/one", wish(&one, 1)).await.0, 201);
     has(&left, &["one"]).await;

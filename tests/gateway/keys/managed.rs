@@ -59,7 +59,7 @@ impl Pair {
         let (stub, dir) = (Stub::start().await, tempfile::tempdir().expect("a temporary folder"));
         let redis = if in_redis { Some(Redis::start().await) } else { None };
         let (auth, more) = match &redis {
-            Some(redis) => ("  api_keys: {}\n".to_owned(), format!("redis: {{ url: \"{}\" }}\n", redis.url())),
+            Some(redis) => ("  api_keys: {}\n".to_owned(), redis.section()),
             None => (format!("  api_keys: {{ store: {{ file: {} }} }}\n", dir.path().join("shared.json").display()), String::new()),
         };
         let (one, two) = tokio::join!(guarded(&stub, &auth, &more), guarded(&stub, &auth, &more));

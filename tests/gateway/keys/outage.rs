@@ -9,10 +9,6 @@ use crate::support::gateway::{Gateway, server};
 use crate::support::redis::Redis;
 use crate::support::stub::Stub;
 
-fn section(redis: &Redis) -> String {
-    format!("redis: {{ url: \"{}\" }}\n", redis.url())
-}
-
 /// What looks like a key of ours and is none.
 fn unknown() -> String {
     format!("mgk_{}", "B".repeat(43))
@@ -21,7 +17,7 @@ fn unknown() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_redis_is_down_known_keys_go_on_and_no_other_gets_in() {
     let (stub, mut redis) = (Stub::start().await, Redis::start().await);
-    let gateway = guarded(&stub, "  api_keys: {}\n", &section(&redis)).await;
+    let gateway = guarded(&stub, "  api_keys: {}\n", &redis.section()).await;
     let known = create(&gateway, "ann").await;
     comes(&gateway, &known, 200, "the key is good").await;
     redis.stop().await;
@@ -54,7 +50,7 @@ async fn at_last(gateway: &Gateway, id: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_hangs_is_as_one_that_is_down() {
     let (stub, redis) = (Stub::start().await, Redis::start().await);
-    let gateway = guarded(&stub, "  api_keys: {}\n", &section(&redis)).await;
+    let gateway = guarded(&stub, "  api_keys: {}\n", &redis.section()).await;
     let known = create(&gateway, "ann").await;
     comes(&gateway, &known, 200, "the key is good").await;
     redis.hang();
@@ -72,7 +68,7 @@ async fn a_gateway_that_starts_without_its_redis_waits_for_it() {
     let (fixed, entry) = new_key("fixed").await;
     let auth = format!("  api_keys: {{ keys: [ {} ] }}\n", entry.replace("roles: []", "roles: [reader]"));
     redis.stop().await;
-    let gateway = guarded(&stub, &auth, &section(&redis)).await;
+    let gateway = guarded(&stub, &auth, &redis.section()).await;
     assert_eq!(by_key(&gateway, &fixed).await, 200, "a configured key needs no store");
     let (status, body) = call(&gateway, "echo", &[("x-api-key", &unknown())]).await;
     assert_eq!((status, body["code"].as_str()), (503, Some("auth_unavailable")), "whether it is one cannot be said: {body}");
@@ -85,7 +81,7 @@ async fn a_gateway_that_starts_without_its_redis_waits_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_gateway_finds_its_way_back() {
     let (stub, mut redis) = (Stub::start().await, Redis::start().await);
-    let section = section(&redis);
+    let section = redis.section();
     let (one, two) = tokio::join!(guarded(&stub, "  api_keys: {}\n", &section), guarded(&stub, "  api_keys: {}\n", &section));
     let lost = create(&one, "ann").await;
     for gateway in [&one, &two] {
@@ -110,7 +106,7 @@ async fn every_gateway_finds_its_way_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_lost_its_data_is_read_anew() {
     let (stub, redis) = (Stub::start().await, Redis::start().await);
-    let gateway = guarded(&stub, "  api_keys: {}\n", &section(&redis)).await;
+    let gateway = guarded(&stub, "  api_keys: {}\n", &redis.section()).await;
     let lost = create(&gateway, "ann").await;
     comes(&gateway, &lost, 200, "the key is good").await;
     // What a restart without persistence, or a failover to a replica that lagged behind, and another gateway's first key
@@ -129,7 +125,7 @@ async fn a_redis_that_lost_its_data_is_read_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_that_names_another_redis_goes_there() {
     let (stub, first, second) = (Stub::start().await, Redis::start().await, Redis::start().await);
-    let (here, there) = (section(&first), section(&second));
+    let (here, there) = (first.section(), second.section());
     let (one, two) = tokio::join!(guarded(&stub, "  api_keys: {}\n", &here), guarded(&stub, "  api_keys: {}\n", &there));
     let (ours, theirs) = (create(&one, "ann").await, create(&two, "bob").await);
     comes(&one, &ours, 200, "a key of the first store").await;
@@ -141,7 +137,7 @@ async fn a_reload_that_names_another_redis_goes_there() {
 
 fn yaml(stub: &Stub, redis: &Redis) -> String {
     let backend = stub.backend("one", ", health_check: {path: /health, interval: 10m}");
-    format!("{}auth:\n  api_keys: {{}}\n{ROLES}{}backends:\n{backend}", server(""), section(redis))
+    format!("{}auth:\n  api_keys: {{}}\n{ROLES}{}backends:\n{backend}", server(""), redis.section())
 }
 
 #[tokio::test(flavor = "multi_thread")]

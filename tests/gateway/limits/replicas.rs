@@ -20,14 +20,10 @@ fn watched() -> Duration {
     Duration::from_secs(std::env::var("LIMIT_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6))
 }
 
-async fn replicas(stub: &Stub, redis: &Redis, more: &str) -> Vec<Gateway> {
-    let limits = format!("rate_limits:\n  store: redis\n{more}  rules: [ {{ name: all, rate: {RATE}/s, burst: {BURST} }} ]\n");
-    let yaml = format!(
-        "{}redis: {{ url: \"{}\" }}\nbackends:\n{}{limits}",
-        server("  session_secret: 0123456789abcdef\n"),
-        redis.url(),
-        stub.backend("one", "")
-    );
+async fn replicas(stub: &Stub, redis: &Redis) -> Vec<Gateway> {
+    let limits = format!("rate_limits:\n  store: redis\n  rules: [ {{ name: all, rate: {RATE}/s, burst: {BURST} }} ]\n");
+    let server = server("  session_secret: 0123456789abcdef\n");
+    let yaml = format!("{server}{}backends:\n{}{limits}", redis.section(), stub.backend("one", ""));
     join_all((0..3).map(|_| Gateway::start(&yaml))).await
 }
 
@@ -72,7 +68,7 @@ async fn load(gateways: &[Gateway], seen: &Seen, until: Instant) {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_gateways_admit_what_one_would() {
     let (stub, redis) = (Stub::start().await, Redis::start().await);
-    let gateways = replicas(&stub, &redis, "").await;
+    let gateways = replicas(&stub, &redis).await;
     let seen = Seen::default();
     let begun = Instant::now();
     load(&gateways, &seen, begun + watched()).await;
@@ -89,7 +85,7 @@ async fn three_gateways_admit_what_one_would() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_dies_or_hangs_fails_nobody_and_is_shared_again_when_it_is_back() {
     let (stub, mut redis) = (Stub::start().await, Redis::start().await);
-    let gateways = replicas(&stub, &redis, "").await;
+    let gateways = replicas(&stub, &redis).await;
     let seen = Seen::default();
     let store_up = async |up: u64| {
         for gateway in &gateways {

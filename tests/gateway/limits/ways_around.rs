@@ -57,7 +57,7 @@ async fn what_is_taken_back_is_no_more_than_was_taken() {
     let (stub, redis) = (Stub::start().await, Redis::start().await);
     // A call costs more than the wide rule ever has, so it takes all of it; the other rule admits one and no more.
     let rules = "  store: redis\n  rules:\n    - { name: wide, rate: 4/s }\n    - { name: once, rate: 1/day, match: { tool: echo } }\n  costs: [ { tool: echo, cost: 50 } ]\n";
-    let yaml = format!("{}redis: {{ url: \"{}\" }}\nbackends:\n{}rate_limits:\n{rules}", server(""), redis.url(), stub.backend("one", ""));
+    let yaml = format!("{}{}backends:\n{}rate_limits:\n{rules}", server(""), redis.section(), stub.backend("one", ""));
     let gateway = Gateway::start(&yaml).await;
     eventually("the first is admitted", async || (send(&gateway, &[]).await.status() == 200).then_some(())).await;
     let once = async || send(&gateway, &[]).await.headers().get("ratelimit").is_some_and(|limit| limit.as_bytes().starts_with(b"\"once\""));

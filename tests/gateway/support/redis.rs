@@ -31,6 +31,12 @@ impl Redis {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
+    /// The section of a configuration that names it. It is waited for longer than by default: what a busy machine does to
+    /// it is not what is tested.
+    pub fn section(&self) -> String {
+        format!("redis: {{ url: \"{}\", timeout: 2s }}\n", self.url())
+    }
+
     /// A connection of the test's own.
     pub async fn connection(&self) -> ::redis::aio::MultiplexedConnection {
         let client = ::redis::Client::open(self.url()).expect("a URL");
