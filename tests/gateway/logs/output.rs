@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{said, yaml};
@@ -51,7 +51,13 @@ async fn a_server_cannot_drive_the_terminal_that_shows_the_log() {
     let gateway = Gateway::start(&yaml).await;
     gateway.knows("stub").await;
     gateway.call("stub", "echo", json!({})).await;
+    gateway.call("stub", "\u{9b}2J\nforged", json!({})).await;
     let lines = said(&gateway).await;
+    // The record of a request is the same object as where lines are JSON.
+    let records: Vec<&str> = lines.iter().filter_map(|line| line.split_once(" access ").map(|(_, record)| record)).collect();
+    let record = records.iter().find_map(|record| serde_json::from_str(record).ok().filter(|record: &Value| record["name"] == "echo"));
+    assert!(record.is_some_and(|record| record["status"] == 200 && record["duration_ms"].is_f64()), "{records:?}");
+    assert!(records.iter().any(|record| record.contains("\\u{9b}2J\\nforged")), "{records:?}");
     let line = lines.iter().find(|line| line.contains("an inputSchema cannot be used")).expect("it is told");
     assert!(line.contains("\\u{9b}2J"), "{line:?}");
     assert!(lines.iter().all(|line| !line.contains(char::is_control)), "{lines:?}");
