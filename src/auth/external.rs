@@ -78,7 +78,7 @@ impl Authenticator {
     async fn ask(&self, client: &Client, headers: &HeaderMap) -> Result<(Result<Arc<Principal>, &'static str>, Option<i64>), String> {
         let mut head = self.site.request("GET");
         for name in &self.headers {
-            headers.get_all(name).iter().for_each(|value| head.header(name.as_str(), value));
+            headers.get_all(name).iter().for_each(|value| head.header(name, value));
         }
         let answer = self.site.ask(client, head, Bytes::new(), self.conf.site.timeout.0).await.map_err(|e| e.to_string())?;
         match answer.status {

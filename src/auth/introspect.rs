@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, header};
 use moka::future::Cache;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -112,8 +112,8 @@ impl Introspector {
             .append_pair("token_type_hint", "access_token")
             .finish();
         let mut head = self.site.request("POST");
-        head.header("content-type", &HeaderValue::from_static("application/x-www-form-urlencoded"));
-        head.header("authorization", &self.credential);
+        head.header(&header::CONTENT_TYPE, &HeaderValue::from_static("application/x-www-form-urlencoded"));
+        head.header(&header::AUTHORIZATION, &self.credential);
         let answer = self.site.ask(client, head, Bytes::from(form), self.conf.site.timeout.0).await.map_err(|e| e.to_string())?;
         if !answer.status.is_success() {
             return Err(format!("the introspection endpoint answered {}", answer.status));

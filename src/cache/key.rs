@@ -1,15 +1,15 @@
 //! What tells one question from another: everything that may make its answer differ, written out in full. An entry is
 //! found by this text itself, never by a digest that two texts could share.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
 use super::Bypass;
 use crate::config::Among;
 use crate::digest::{hex, sha256};
-use crate::mcp::canonical;
 use crate::mcp::members::Members;
 use crate::mcp::method::Method;
+use crate::mcp::{canonical, headers};
 use crate::principal::Principal;
 
 /// Bytes of the longest params that are part of a key.
@@ -157,10 +157,10 @@ fn params(text: &mut String, asked: &Asked<'_, '_>) -> Option<()> {
 fn told(out: &mut String, headers: &HeaderMap) {
     let mut told: SmallVec<[_; 8]> = headers
         .iter()
-        .filter(|(name, value)| match name.as_str() {
+        .filter(|(name, value)| match *name {
             // Any language is what is asked for where none is named.
-            "accept-language" => value.as_bytes() != b"*",
-            name => name.starts_with("mcp-") && name != "mcp-session-id",
+            name if name == header::ACCEPT_LANGUAGE => value.as_bytes() != b"*",
+            name => name.as_str().starts_with("mcp-") && name != headers::SESSION,
         })
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
         .collect();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::header::AsHeaderName;
+use http::header::{self, AsHeaderName, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::http::ResponseHeader;
@@ -98,8 +98,8 @@ impl Outgoing {
     }
 
     /// Adds a header; a `HeaderValue` cannot hold a line break.
-    pub fn header(&mut self, name: &str, value: &HeaderValue) {
-        self.line(name, value.as_bytes());
+    pub fn header(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.line(name.as_str(), value.as_bytes());
     }
 
     fn line(&mut self, name: &str, value: &[u8]) {
@@ -117,8 +117,8 @@ impl Outgoing {
     ///
     /// # Errors
     /// When the value cannot stand in a header.
-    pub fn text(&mut self, name: &str, value: &str) -> Result<(), http::header::InvalidHeaderValue> {
-        self.header(name, &HeaderValue::from_str(value)?);
+    pub fn text(&mut self, name: impl AsRef<str>, value: &str) -> Result<(), http::header::InvalidHeaderValue> {
+        self.line(name.as_ref(), HeaderValue::from_str(value)?.as_bytes());
         Ok(())
     }
 
@@ -129,7 +129,7 @@ impl Outgoing {
 
     fn end(&mut self, body: usize) {
         if body > 0 {
-            self.header("content-length", &HeaderValue::from(body));
+            self.header(&header::CONTENT_LENGTH, &HeaderValue::from(body));
         }
         self.wire.extend_from_slice(b"\r\n");
     }
@@ -323,7 +323,7 @@ impl Incoming<'_> {
 
     /// The body's length as the header tells it.
     pub fn announced(&self) -> Option<usize> {
-        self.text("content-length")?.parse().ok()
+        self.text(&header::CONTENT_LENGTH)?.parse().ok()
     }
 
     /// Gives the connection back after the body's end was seen.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, header};
 use url::Url;
 
 use super::dial::Dialer;
@@ -59,8 +59,8 @@ impl Site {
     /// A request to it that accepts JSON; the caller adds headers.
     pub fn request(&self, method: &'static str) -> Outgoing {
         let mut head = Outgoing::new(method, &self.path, &self.host);
-        head.header("accept", &HeaderValue::from_static("application/json"));
-        head.header("user-agent", &HeaderValue::from_static(super::AGENT));
+        head.header(&header::ACCEPT, &HeaderValue::from_static("application/json"));
+        head.header(&header::USER_AGENT, &HeaderValue::from_static(super::AGENT));
         head
     }
 

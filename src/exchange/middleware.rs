@@ -15,7 +15,7 @@ use crate::egress::{Failure, Outgoing, Target};
 use crate::mcp::members::Members;
 use crate::mcp::rest;
 use crate::observe::metrics::Outcome;
-use crate::observe::trace::Traceparent;
+use crate::observe::trace::{REQUEST_ID, Traceparent};
 use crate::reject::{Code, Reject};
 use crate::transform::Shape;
 use crate::upstream::ask::Trouble;
@@ -77,9 +77,9 @@ fn written(call: &Call<'_>) -> Bytes {
 fn head(call: &Call<'_>, member: &Member, credential: Option<&HeaderValue>, traceparent: Traceparent) -> Outgoing {
     let path = member.backend.path(&format!("/api/mcp/{}", call.pool.server));
     let mut head = member.backend.request_with("POST", &path, HeaderValue::from_static("application/json"), credential);
-    head.header("x-request-id", call.trace.request_id);
+    head.header(&REQUEST_ID, call.trace.request_id);
     head.trace(traceparent);
-    call.headers.iter().for_each(|(name, value)| head.header(name.as_str(), value));
+    call.headers.iter().for_each(|(name, value)| head.header(name, value));
     head
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
+use http::header::{self, HeaderName, HeaderValue, InvalidHeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use super::refuse;
@@ -16,7 +16,7 @@ use crate::egress::{Client, Failure, Incoming, Outgoing, Target};
 use crate::mcp::headers;
 use crate::mcp::session::Session;
 use crate::observe::metrics::Metrics;
-use crate::observe::trace::Traceparent;
+use crate::observe::trace::{REQUEST_ID, Traceparent};
 use crate::reject::{Code, Reject, Verdict};
 use crate::route::rule::Choice;
 use crate::transform::Headers;
@@ -173,15 +173,15 @@ impl Native<'_> {
         let mut head = Outgoing::to_backend(self.method, &member.path, &member.backend.authority);
         head.lines(&self.lines);
         if self.method == "POST" {
-            head.header("content-type", &HeaderValue::from_static("application/json"));
+            head.header(&header::CONTENT_TYPE, &HeaderValue::from_static("application/json"));
         }
         if let Some(session) = self.session {
-            head.text(headers::SESSION.as_str(), &session.id)?;
+            head.text(&headers::SESSION, &session.id)?;
         }
         if let Some(bearer) = credential {
-            head.header("authorization", bearer);
+            head.header(&header::AUTHORIZATION, bearer);
         }
-        head.header("x-request-id", self.trace.request_id);
+        head.header(&REQUEST_ID, self.trace.request_id);
         head.trace(traceparent);
         Ok(head)
     }

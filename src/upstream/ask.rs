@@ -23,7 +23,7 @@ use crate::mcp::message::Response;
 use crate::mcp::{self, headers};
 use crate::observe::clock::{Clock, Stage};
 use crate::observe::spans::{Attempts, Begun};
-use crate::observe::trace::{Context, Traceparent};
+use crate::observe::trace::{Context, REQUEST_ID, Traceparent};
 use crate::observe::upstream::Ending;
 
 /// The largest answer read into memory.
@@ -194,7 +194,7 @@ pub async fn end(client: &Client, backend: &Backend, abandoned: &Abandoned) {
     let Some(id) = &abandoned.session.id else { return };
     let Some(target) = backend.target_at(&abandoned.place.address.to_string()) else { return };
     let mut head = backend.request("DELETE", &abandoned.place.path, JSON_OR_EVENTS);
-    let written = head.text("mcp-session-id", id).and_then(|()| head.text("mcp-protocol-version", &abandoned.session.version));
+    let written = head.text(&headers::SESSION, id).and_then(|()| head.text(&headers::VERSION, &abandoned.session.version));
     if written.is_ok()
         && let Ok(incoming) = client.send(&target, head, Bytes::new(), OPENING).await
     {
@@ -317,18 +317,18 @@ impl Exchange<'_, '_> {
         let credential = self.question.credential.or(self.backend.bearer.as_ref());
         let mut head = self.backend.request_with(method, &path, JSON_OR_EVENTS, credential);
         if let Some(trace) = self.question.trace {
-            head.header("x-request-id", trace.request_id);
+            head.header(&REQUEST_ID, trace.request_id);
             head.trace(trace.parent(begun));
         }
         for (name, value) in self.question.headers {
-            head.header(name.as_str(), value);
+            head.header(name, value);
         }
         match manner {
             Manner::Opening => {}
             Manner::Legacy(session) => {
-                head.text("mcp-protocol-version", &session.version)?;
+                head.text(&headers::VERSION, &session.version)?;
                 if let Some(id) = &session.id {
-                    head.text("mcp-session-id", id)?;
+                    head.text(&headers::SESSION, id)?;
                 }
             }
             Manner::Modern => self.modern_head(&mut head)?,
@@ -337,10 +337,10 @@ impl Exchange<'_, '_> {
     }
 
     fn modern_head(&self, head: &mut Outgoing) -> Result<(), InvalidHeaderValue> {
-        head.header("mcp-protocol-version", &HeaderValue::from_static(mcp::MODERN));
-        head.text("mcp-method", self.question.method)?;
+        head.header(&headers::VERSION, &HeaderValue::from_static(mcp::MODERN));
+        head.text(&headers::METHOD, self.question.method)?;
         if let Some(name) = self.question.name {
-            head.text("mcp-name", &headers::encode(name))?;
+            head.text(&headers::NAME, &headers::encode(name))?;
         }
         self.question.params.iter().try_for_each(|(name, value)| head.text(name, value))
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
+use http::{HeaderValue, header};
 use pingora::lb::Backends;
 
 use super::ask::Trouble;
@@ -207,13 +207,13 @@ impl Backend {
     /// A request to it, with what every request carries: who we are, the credential, what we accept.
     pub fn request_with(&self, method: &'static str, path: &str, accept: HeaderValue, bearer: Option<&HeaderValue>) -> Outgoing {
         let mut head = Outgoing::to_backend(method, path, &self.authority);
-        head.header("accept", &accept);
-        head.header("user-agent", &HeaderValue::from_static(AGENT));
+        head.header(&header::ACCEPT, &accept);
+        head.header(&header::USER_AGENT, &HeaderValue::from_static(AGENT));
         if method == "POST" {
-            head.header("content-type", &HeaderValue::from_static("application/json"));
+            head.header(&header::CONTENT_TYPE, &HeaderValue::from_static("application/json"));
         }
         if let Some(bearer) = bearer {
-            head.header("authorization", bearer);
+            head.header(&header::AUTHORIZATION, bearer);
         }
         head
     }

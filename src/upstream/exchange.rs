@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, header};
 use moka::future::Cache;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -117,8 +117,8 @@ impl Exchanger {
     async fn ask(&self, client: &Client, token: &str) -> Result<Exchanged, Failed> {
         let _place = self.room.try_acquire().map_err(|_| Failed::Unasked("too many questions at once".to_owned()))?;
         let mut head = self.site.request("POST");
-        head.header("content-type", &HeaderValue::from_static("application/x-www-form-urlencoded"));
-        head.header("authorization", &self.credential);
+        head.header(&header::CONTENT_TYPE, &HeaderValue::from_static("application/x-www-form-urlencoded"));
+        head.header(&header::AUTHORIZATION, &self.credential);
         let answer = self.site.ask(client, head, Bytes::from(self.form(token)), self.conf.site.timeout.0).await;
         let answer = answer.map_err(|e| Failed::Unasked(e.to_string()))?;
         match answer.status.as_u16() {

@@ -7,7 +7,7 @@ pub mod traces;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use opentelemetry_proto::tonic::common::v1::any_value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -60,9 +60,9 @@ impl Poster {
     /// OTLP 1.x, "OTLP/HTTP Response": 429, 502, 503 and 504 may be repeated, everything else not.
     async fn post(&self, client: &Client, body: Bytes) -> Sent {
         let mut head = self.site.request("POST");
-        head.header("content-type", &HeaderValue::from_static("application/x-protobuf"));
+        head.header(&header::CONTENT_TYPE, &HeaderValue::from_static("application/x-protobuf"));
         for (name, value) in &self.headers {
-            head.header(name.as_str(), value);
+            head.header(name, value);
         }
         let answer = match self.site.ask(client, head, body, self.timeout).await {
             Ok(answer) => answer,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, header};
 use pingora::upstreams::peer::HttpPeer;
 use serde::{Deserialize, Serialize};
 
@@ -112,9 +112,9 @@ fn head(snapshot: &Snapshot, wish: &Wish<'_>, operator: Option<IpAddr>, address:
     let server = config::label(&wish.server, "server").map_err(|_| wrong("`server` is no name of an MCP server"))?;
     let host = HeaderValue::from_str(&address.to_string()).map_err(|_| wrong("`server.listen` cannot be called"))?;
     let mut head = Outgoing::new("POST", &format!("/api/mcp/{server}"), &host);
-    head.header("content-type", &HeaderValue::from_static("application/json"));
-    head.header("accept", &HeaderValue::from_static("application/json"));
-    head.header("user-agent", &HeaderValue::from_static(AGENT));
+    head.header(&header::CONTENT_TYPE, &HeaderValue::from_static("application/json"));
+    head.header(&header::ACCEPT, &HeaderValue::from_static("application/json"));
+    head.header(&header::USER_AGENT, &HeaderValue::from_static(AGENT));
     if let Some(operator) = operator {
         head.text("x-forwarded-for", &operator.to_string()).map_err(|_| wrong("an address cannot be written"))?;
     }

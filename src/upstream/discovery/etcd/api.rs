@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
+use http::{HeaderValue, header};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use url::Url;
@@ -200,9 +200,9 @@ impl<'c> Api<'c> {
 
     async fn send<'s>(&'s self, site: &'s Site, body: &Bytes, token: Option<&HeaderValue>) -> Result<Result<Incoming<'s>, Refusal>, Fault> {
         let mut head = site.request("POST");
-        head.header("content-type", &HeaderValue::from_static("application/json"));
+        head.header(&header::CONTENT_TYPE, &HeaderValue::from_static("application/json"));
         if let Some(token) = token {
-            head.header("authorization", token);
+            head.header(&header::AUTHORIZATION, token);
         }
         let wait = self.conf.timeout.0;
         let sent = tokio::time::timeout(wait, site.open(self.client, head, body.clone(), wait));
