@@ -105,3 +105,16 @@ async fn the_time_to_live_says_when_to_ask_again() {
     eventually("the new template counts", async || (shown(&gateway, &name).await["backend"]["weight"] == 5).then_some(())).await;
     assert_eq!(dns.asked("long.example"), long, "what a reload did not change goes on as it was");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_too_long_or_get_lost_are_asked_for_again() {
+    let (dns, (_one, _two, port)) = (Names::start().await, twins().await);
+    let (one, two) = (format!("tools-127-0-0-1-{port}"), format!("tools-127-0-0-2-{port}"));
+    dns.set("tools.example", 1, &["127.0.0.1", "127.0.0.2"]);
+    dns.grow();
+    dns.lose(1);
+    let gateway = Gateway::start(&yaml(&dns, &format!("host: tools.example, port: {port}"))).await;
+    has(&gateway, &[&one, &two]).await;
+    assert_eq!((dns.over_tcp() > 0, dns.to_lose()), (true, 0));
+    assert_eq!(gateway.metric("discovery_up{source=\"dns:tools\"}").await, 1);
+}

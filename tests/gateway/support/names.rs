@@ -1,34 +1,68 @@
-//! A DNS server of the test's own, over UDP, whose records change when the test says so.
+//! A DNS server of the test's own, over UDP and TCP, whose records change when the test says so.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UdpSocket};
 
 /// A running server; it stops when dropped.
 pub struct Names {
     pub address: SocketAddr,
     shared: Arc<Shared>,
-    task: tokio::task::JoinHandle<()>,
+    tasks: [tokio::task::JoinHandle<()>; 2],
 }
 
 #[derive(Default)]
 struct Shared {
     records: Mutex<BTreeMap<String, Vec<Record>>>,
     asked: Mutex<BTreeMap<String, usize>>,
-    failing: std::sync::atomic::AtomicBool,
+    failing: AtomicBool,
+    /// Whether answers do not fit into a datagram.
+    too_long: AtomicBool,
+    /// How many of the next datagrams are lost.
+    losing: AtomicUsize,
+    /// How often it was asked over TCP.
+    over_tcp: AtomicUsize,
 }
 
 impl Names {
     pub async fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        let (socket, listener) = loop {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+            // Somebody else may have the port over TCP.
+            if let Ok(listener) = TcpListener::bind(socket.local_addr().expect("bound")).await {
+                break (socket, listener);
+            }
+        };
         let (address, shared) = (socket.local_addr().expect("bound"), Arc::new(Shared::default()));
-        let task = tokio::spawn(serve(socket, Arc::clone(&shared)));
-        Self { address, shared, task }
+        let tasks = [tokio::spawn(serve(socket, Arc::clone(&shared))), tokio::spawn(serve_long(listener, Arc::clone(&shared)))];
+        Self { address, shared, tasks }
+    }
+
+    /// Has every answer not fit into a datagram, which says so and holds no record.
+    pub fn grow(&self) {
+        self.shared.too_long.store(true, Ordering::SeqCst);
+    }
+
+    /// Loses so many questions to come over UDP.
+    pub fn lose(&self, count: usize) {
+        self.shared.losing.store(count, Ordering::SeqCst);
+    }
+
+    /// How often it was asked over TCP.
+    pub fn over_tcp(&self) -> usize {
+        self.shared.over_tcp.load(Ordering::SeqCst)
+    }
+
+    /// How many questions are still to be lost.
+    pub fn to_lose(&self) -> usize {
+        self.shared.losing.load(Ordering::SeqCst)
     }
 
     /// The addresses of a name.
@@ -51,7 +85,7 @@ impl Names {
 
     /// Answers every question with SERVFAIL.
     pub fn fail(&self, failing: bool) {
-        self.shared.failing.store(failing, std::sync::atomic::Ordering::SeqCst);
+        self.shared.failing.store(failing, Ordering::SeqCst);
     }
 
     /// How often a name was asked for, whatever the type.
@@ -62,7 +96,7 @@ impl Names {
 
 impl Drop for Names {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
@@ -73,9 +107,30 @@ fn named(name: &str) -> Name {
 async fn serve(socket: UdpSocket, shared: Arc<Shared>) {
     let mut buffer = [0; 4096];
     while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+        if shared.losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            continue;
+        }
         let question = Message::from_vec(&buffer[..length]).expect("the resolver writes DNS");
-        let answer = answer(&shared, question);
+        let mut answer = answer(&shared, question);
+        if shared.too_long.load(Ordering::SeqCst) {
+            answer.answers.clear();
+            answer.metadata.truncation = true;
+        }
         let _ = socket.send_to(&answer.to_vec().expect("encodes"), client).await;
+    }
+}
+
+/// Over TCP, where a message follows its length (RFC 1035 §4.2.2).
+async fn serve_long(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((mut client, _)) = listener.accept().await {
+        while let Ok(length) = client.read_u16().await {
+            let mut question = vec![0; length.into()];
+            client.read_exact(&mut question).await.expect("the whole question");
+            shared.over_tcp.fetch_add(1, Ordering::SeqCst);
+            let answer = answer(&shared, Message::from_vec(&question).expect("the resolver writes DNS")).to_vec().expect("encodes");
+            client.write_u16(u16::try_from(answer.len()).expect("short")).await.expect("written");
+            client.write_all(&answer).await.expect("written");
+        }
     }
 }
 
@@ -87,7 +142,7 @@ fn answer(shared: &Shared, question: Message) -> Message {
     answer.metadata.authoritative = true;
     answer.metadata.recursion_available = true;
     answer.add_query(query.clone());
-    if shared.failing.load(std::sync::atomic::Ordering::SeqCst) {
+    if shared.failing.load(Ordering::SeqCst) {
         answer.metadata.response_code = ResponseCode::ServFail;
         return answer;
     }
