@@ -177,3 +177,18 @@ async fn when_too_few_are_healthy_health_is_not_believed() {
         }
     }
 }
+
+#[tokio::test]
+async fn nobody_is_asked_then_who_never_was_healthy() {
+    let faulty = Faulty::start();
+    faulty.sicken(true);
+    let backend = faulty.backend("b0", ", health_check: {path: /health, interval: 50ms}");
+    let balancer = "load_balancer: { unhealthy_threshold: 1, panic_threshold: 100% }\n";
+    let gateway = Gateway::start_unready(&super::yaml("", &[backend], &format!("{NO_BREAKER}{balancer}"))).await;
+    assert_eq!((ask(&gateway, Lane::Native, WRITE).await.status, faulty.calls()), (503, 0));
+    for (up, answered) in [(true, 1), (false, 2)] {
+        faulty.sicken(!up);
+        is_up(&gateway, "b0", up).await;
+        assert_eq!((ask(&gateway, Lane::Native, WRITE).await.status, faulty.calls()), (200, answered), "{up}");
+    }
+}
