@@ -124,7 +124,7 @@ impl Auth {
 
     /// Whether it was compiled from the same configuration.
     pub fn is_of(&self, config: &Config) -> bool {
-        self.conf == config.auth && self.redis == config.redis
+        self.conf == config.auth && config::Redis::is_same(self.redis.as_ref(), config.redis.as_ref())
     }
 
     /// The configuration it stands for; `None` where everyone is anonymous.
@@ -326,9 +326,11 @@ fn table(conf: Option<&identity::ApiKeys>) -> Table {
 }
 
 fn managed(conf: &identity::ApiKeys, config: &Config, old: Option<&Auth>) -> Result<Arc<Managed>, String> {
-    let place = |auth: &Auth| Some((auth.conf.as_ref()?.api_keys.as_ref()?.store.clone(), auth.redis.clone()));
-    let here = (conf.store.clone(), config.redis.clone());
-    let kept = old.filter(|old| place(old).as_ref() == Some(&here)).and_then(|old| old.managed.clone());
+    let is_here = |old: &&Auth| {
+        let store = old.conf.as_ref().and_then(|conf| Some(&conf.api_keys.as_ref()?.store));
+        store == Some(&conf.store) && config::Redis::is_same(old.redis.as_ref(), config.redis.as_ref())
+    };
+    let kept = old.filter(is_here).and_then(|old| old.managed.clone());
     if let Some(kept) = kept {
         return Ok(kept);
     }

@@ -59,7 +59,6 @@ use crate::mcp::method::{METHODS, Method};
 pub use crate::observe::cache::Bypass;
 use crate::observe::cache::{CacheMeter, ServerMeter};
 use crate::observe::metrics::Metrics;
-use crate::store::redis::Redis;
 
 /// The cache of one configuration.
 pub struct Cache {
@@ -126,7 +125,7 @@ pub struct Hit {
 
 impl Kept {
     fn new(conf: &config::cache::Cache, store: Option<&config::Redis>, meter: &Arc<CacheMeter>) -> Result<Self, String> {
-        let tier = store.map(Redis::new).transpose()?.map(|redis| Tier::new(redis, conf, meter));
+        let tier = store.map(|store| Tier::new(store, conf, meter)).transpose()?;
         Ok(Self {
             memory: Memory::new(conf.memory, conf.stays(), meter),
             tier,
@@ -146,8 +145,12 @@ impl Cache {
         let Some(conf) = config.cache.clone() else { return Ok(None) };
         let store = config.redis.clone().filter(|_| conf.redis.is_some());
         let bounds = |conf: &config::cache::Cache| (conf.memory, conf.max_entry, conf.stale, conf.redis);
-        let kept = match old.filter(|old| bounds(&old.conf) == bounds(&conf) && old.store == store) {
-            Some(old) => Arc::clone(&old.kept),
+        let kept = match old.filter(|old| bounds(&old.conf) == bounds(&conf) && config::Redis::is_same(old.store.as_ref(), store.as_ref()))
+        {
+            Some(old) => {
+                old.kept.tier.iter().zip(&store).for_each(|(tier, store)| tier.set_timeout(store.timeout.0));
+                Arc::clone(&old.kept)
+            }
             None => Arc::new(Kept::new(&conf, store.as_ref(), &metrics.cache)?),
         };
         let rules = (&conf.methods, &conf.tools, conf.ttl, &config.transforms, &config.roles, &config.routes, &config.versions);

@@ -17,6 +17,7 @@ use super::key::Key;
 use super::memory::{Entry, Slot};
 use super::parts::Parts;
 use super::{Cache, Wish};
+use crate::config;
 use crate::digest::{hex, sha256};
 use crate::mcp::method::{METHODS, Method};
 use crate::observe::cache::CacheMeter;
@@ -75,15 +76,22 @@ pub struct Known {
 }
 
 impl Tier {
-    pub fn new(redis: Redis, conf: &crate::config::cache::Cache, meter: &Arc<CacheMeter>) -> Self {
-        Self {
-            redis: Guarded::new(redis, "cache", "until it answers, each replica keeps for itself"),
+    /// # Errors
+    /// When the URL of the store is not one.
+    pub fn new(store: &config::Redis, conf: &config::cache::Cache, meter: &Arc<CacheMeter>) -> Result<Self, String> {
+        Ok(Self {
+            redis: Guarded::new(store, "cache", "until it answers, each replica keeps for itself")?,
             compresses: conf.redis.is_some_and(|shared| shared.compression),
             max_entry: conf.max_entry,
             meter: Arc::clone(meter),
             voiding: AtomicUsize::new(0),
             is_behind: AtomicBool::new(false),
-        }
+        })
+    }
+
+    /// Has it wait for the store no longer than this.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.redis.set_timeout(timeout);
     }
 
     /// What is known of a question; `None` while the store cannot be asked.

@@ -10,16 +10,15 @@ use url::{Host, Url};
 
 use super::lines::Lines;
 use super::reader::{Problem, Problems, Section};
+use super::redis::redis;
 use super::{
-    Access, Config, Limits, Redis, Secret, Server, Timespan, Tls, analytics, auth, backends, balancing, cache, compression, discovery, env,
-    observability, rate_limits, roles, routing, transform, units,
+    Access, Config, Limits, Secret, Server, Tls, analytics, auth, backends, balancing, cache, compression, discovery, env, observability,
+    rate_limits, roles, routing, transform, units,
 };
 use crate::call::shown;
 
 /// Checking more often than this would be load, not health.
 pub(super) const SOONEST: Duration = Duration::from_millis(50);
-/// What a question to Redis may take where nothing else is said.
-const REDIS: Duration = Duration::from_millis(50);
 
 /// Bytes of a certificate or key file.
 const LARGEST: u64 = 1 << 20;
@@ -188,28 +187,6 @@ fn networks(section: &Section<'_>, key: &'static str) -> Vec<IpNet> {
         found.map(|network| network.trunc())
     };
     section.strings(key).iter().filter_map(network).collect()
-}
-
-fn redis(root: &Section<'_>) -> Option<Redis> {
-    if !root.has("redis") {
-        return None;
-    }
-    let section = root.section("redis");
-    let url = section.secret("url", "url_file");
-    match &url {
-        None => section.problem("url", "missing, such as redis://redis:6379/0"),
-        // What is wrong with it is not repeated: the message may quote the password.
-        Some(text) if ::redis::IntoConnectionInfo::into_connection_info(text.as_str()).is_err() => {
-            section.problem("url", "not a Redis URL, such as redis://redis:6379/0 or rediss://…");
-        }
-        Some(_) => {}
-    }
-    let timeout = section.duration("timeout").unwrap_or(REDIS);
-    if !(Duration::from_millis(1)..=Duration::from_secs(5)).contains(&timeout) {
-        section.problem("timeout", "not from 1ms to 5s");
-    }
-    section.finish();
-    Some(Redis { url: Secret::new(url?), timeout: Timespan(timeout) })
 }
 
 fn tls(section: Section<'_>) -> Option<Tls> {

@@ -24,6 +24,7 @@ mod observability;
 pub mod quota;
 mod rate_limits;
 mod reader;
+mod redis;
 pub mod risk;
 mod roles;
 pub mod routing;
@@ -50,6 +51,7 @@ pub use identity::{Auth, Roles};
 pub use log::{Log, is_our_module, level as log_level};
 pub use observability::Observability;
 pub use reader::Problem;
+pub use redis::Redis;
 pub use traffic::{CircuitBreaker, LoadBalancer};
 pub use units::duration;
 
@@ -296,15 +298,6 @@ pub struct Access {
     pub hosts: Vec<String>,
     /// Origins beside our own that a browser may come from.
     pub origins: Vec<String>,
-}
-
-/// The Redis that replicas share.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Redis {
-    /// Holds the password.
-    pub url: Secret,
-    /// The longest a request waits for one question, 1 ms to 5 s: what a store that hangs costs each of those that find it out.
-    pub timeout: Timespan,
 }
 
 /// Where a configuration comes from, kept so that it can be read again at reload.

@@ -24,8 +24,8 @@ use self::meter::{Left, Meter};
 use self::near::{Near, Nearest};
 use self::redis::Shared;
 use self::rule::{Asked, Count, Rule, Scope};
-use crate::config::Config;
 use crate::config::quota::{Cost, Match, OnStoreFailure, RateLimits, Store};
+use crate::config::{Config, Redis};
 use crate::observe::metrics::{Fallback, Metrics};
 use crate::reject::{Code, Reject, Verdict};
 
@@ -42,7 +42,7 @@ pub struct Counts {
 /// The limits of one configuration.
 pub struct Limits {
     conf: RateLimits,
-    redis: Option<crate::config::Redis>,
+    redis: Option<Redis>,
     rules: Vec<Rule>,
     costs: Vec<(Scope, u32)>,
     counts: Arc<Counts>,
@@ -102,11 +102,14 @@ impl Limits {
     pub fn build(config: &Config, old: Option<&Self>, metrics: &Metrics) -> Result<Self, String> {
         let conf = config.rate_limits.clone();
         let redis = config.redis.clone().filter(|_| conf.store == Store::Redis);
-        let counts = match old.filter(|old| old.redis == redis) {
-            Some(old) => Arc::clone(&old.counts),
+        let counts = match old.filter(|old| Redis::is_same(old.redis.as_ref(), redis.as_ref())) {
+            Some(old) => {
+                old.counts.shared.iter().zip(&redis).for_each(|(shared, redis)| shared.set_timeout(redis.timeout.0));
+                Arc::clone(&old.counts)
+            }
             None => Arc::new(Counts {
                 local: Arc::default(),
-                shared: redis.as_ref().map(crate::store::redis::Redis::new).transpose()?.map(Shared::new),
+                shared: redis.as_ref().map(Shared::new).transpose()?,
                 nearest: Nearest::default(),
             }),
         };

@@ -11,9 +11,9 @@ use moka::sync::Cache;
 use redis::Script;
 
 use super::meter::{Left, Meter};
+use crate::config;
 use crate::digest::{hex, sha256};
 use crate::store::guarded::Guarded;
-use crate::store::redis::Redis;
 
 /// Counts that permits are held of.
 const MOST: u64 = 100_000;
@@ -128,13 +128,20 @@ struct Granted {
 }
 
 impl Shared {
-    pub fn new(redis: Redis) -> Self {
+    /// # Errors
+    /// When the URL of the store is not one.
+    pub fn new(conf: &config::Redis) -> Result<Self, String> {
         let scripts = Scripts { rate: Script::new(TAKE_RATE), quota: Script::new(TAKE_QUOTA), give_back: Script::new(GIVE_BACK) };
-        Self {
-            redis: Guarded::new(redis, "rate limits", "until it answers, rate_limits.on_store_failure decides"),
+        Ok(Self {
+            redis: Guarded::new(conf, "rate limits", "until it answers, rate_limits.on_store_failure decides")?,
             scripts,
             leases: Cache::builder().max_capacity(MOST).time_to_idle(IDLE).build(),
-        }
+        })
+    }
+
+    /// Has it wait for the store no longer than this.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.redis.set_timeout(timeout);
     }
 
     /// Whether it answered when it was last asked.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::redis::Redis;
+use crate::config;
 use crate::observe::metrics::redis_error;
 
 /// How long a store that failed is left alone.
@@ -14,6 +15,8 @@ pub const PAUSE: Duration = Duration::from_millis(500);
 /// A Redis that may be down.
 pub struct Guarded {
     redis: Arc<Redis>,
+    /// Microseconds that a question may take (`redis.timeout`).
+    timeout: AtomicU64,
     /// Whose it is, and what that does without it, for the log.
     owner: &'static str,
     meanwhile: &'static str,
@@ -27,16 +30,27 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    pub fn new(redis: Redis, owner: &'static str, meanwhile: &'static str) -> Self {
-        Self {
-            redis: Arc::new(redis.on_path()),
+    /// # Errors
+    /// When the URL is not one, without quoting it.
+    pub fn new(conf: &config::Redis, owner: &'static str, meanwhile: &'static str) -> Result<Self, String> {
+        let guarded = Self {
+            // The time of a question is ours to keep, as it may change.
+            redis: Arc::new(Redis::new(conf)?.within(config::Redis::LONGEST)),
+            timeout: AtomicU64::default(),
             owner,
             meanwhile,
             origin: Instant::now(),
             down_until: AtomicU64::new(0),
             probing: AtomicBool::new(false),
             told: Mutex::default(),
-        }
+        };
+        guarded.set_timeout(conf.timeout.0);
+        Ok(guarded)
+    }
+
+    /// Has the questions from now on take so long at most.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.timeout.store(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub fn redis(&self) -> &Arc<Redis> {
@@ -63,8 +77,9 @@ impl Guarded {
             Some(mine.then(|| Probe(&self.probing))?)
         };
         self.connect();
+        let longest = Duration::from_micros(self.timeout.load(Ordering::Relaxed));
         // Around the question, since connecting and asking each have a time of their own.
-        let answer = tokio::time::timeout(self.redis.timeout(), question).await.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout(longest, question).await.unwrap_or_else(|_| {
             redis_error();
             Err("no answer in time".to_owned())
         });

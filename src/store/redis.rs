@@ -23,8 +23,6 @@ pub struct Redis {
     client: Client,
     /// The longest a question may take: what a dead store costs its users.
     timeout: Duration,
-    /// The same on the request path.
-    patience: Duration,
     connection: OnceCell<ConnectionManager>,
     /// Somebody is connecting beside the questions.
     connecting: AtomicBool,
@@ -35,7 +33,7 @@ impl Redis {
     /// When the URL is not one, without quoting it.
     pub fn new(conf: &config::Redis) -> Result<Self, String> {
         let client = Client::open(conf.url.expose()).map_err(|_| "redis.url: not a Redis URL".to_owned())?;
-        Ok(Self { client, timeout: TIMEOUT, patience: conf.timeout.0, connection: OnceCell::new(), connecting: AtomicBool::new(false) })
+        Ok(Self { client, timeout: TIMEOUT, connection: OnceCell::new(), connecting: AtomicBool::new(false) })
     }
 
     /// Connects beside everything else, as long as that takes, if it is not connected: no request could wait for it, and one
@@ -56,18 +54,6 @@ impl Redis {
     #[must_use]
     pub fn within(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
-    }
-
-    /// Asks no longer than a request may wait for it (`redis.timeout`).
-    #[must_use]
-    pub fn on_path(self) -> Self {
-        let patience = self.patience;
-        self.within(patience)
-    }
-
-    /// The longest a question may take.
-    pub const fn timeout(&self) -> Duration {
-        self.timeout
     }
 
     /// Runs one command, or one pipeline given as a closure over the connection.

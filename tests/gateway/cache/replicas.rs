@@ -179,3 +179,18 @@ async fn a_value_of_another_question_is_none() {
     assert!(!is_hit(&two, &read("b:2")).await, "what it holds is the answer to b:1");
     assert!(is_hit(&two, &read("b:1")).await, "the control");
 }
+
+#[tokio::test]
+async fn how_long_redis_is_waited_for_changes_with_a_reload_that_forgets_nothing() {
+    let (stub, redis) = (Stub::start().await, Redis::start().await);
+    stub.results("resources/read", long());
+    let section = |timeout: &str| format!("redis: {{ url: \"{}\", timeout: {timeout} }}\n", redis.url());
+    let gateway = started(&stub, &section("5s")).await;
+    assert!(!is_hit(&gateway, &read("a:b")).await);
+    gateway.load(&yaml(&stub, TOOLS, &section("20ms"))).await;
+    redis.hang();
+    assert!(is_hit(&gateway, &read("a:b")).await, "from memory");
+    let asked = tokio::time::timeout(Duration::from_secs(4), is_hit(&gateway, &read("a:c"))).await;
+    assert_eq!(asked, Ok(false), "it is waited for no longer");
+    redis.wake();
+}
