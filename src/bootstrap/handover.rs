@@ -106,13 +106,17 @@ pub async fn bequeath(state_dir: &Path, mut estate: Estate, sockets: &Sockets, p
             return Err(format!("the new process was not ready within {PATIENCE:?}"));
         }
     }
-    let ended = |_| "the new process ended as it took over".to_owned();
-    heir.write_u8(word::GO).await.map_err(ended)?;
-    match timeout(WORD, heir.read_u8()).await {
-        Ok(Err(error)) => {
+    let heard = match heir.write_u8(word::GO).await {
+        Ok(()) => timeout(WORD, heir.read_u8()).await,
+        Err(error) => Ok(Err(error)),
+    };
+    match heard {
+        // It waited for us no longer, and serves: it names itself before it hangs up.
+        Ok(Err(_)) if pid_file.names_a_successor() => Ok(heir),
+        Ok(Err(_)) => {
             // It may have named itself already.
             pid_file.name_us().unwrap_or_else(|e| log::error!("the PID file cannot be written: {e}"));
-            Err(ended(error))
+            Err("the new process ended as it took over".to_owned())
         }
         // One that is slow to say so has it all the same: two that serve would be worse.
         Ok(Ok(_)) | Err(_) => Ok(heir),
@@ -280,8 +284,9 @@ mod tests {
     use super::super::pid;
     use super::*;
 
-    #[tokio::test]
-    async fn who_ends_while_taking_over_is_not_named_any_more() {
+    /// What comes of handing over to one that says it is ready, names a process in the PID file and hangs up; and who is
+    /// named then.
+    async fn handed_to(process: u32, waits_for_go: bool) -> (Result<(), String>, Option<u32>) {
         let dir = tempfile::tempdir().unwrap();
         let path = serving_file(dir.path());
         let pid_file = PidFile::claim(&path).unwrap().unwrap();
@@ -292,12 +297,28 @@ mod tests {
             let length = stream.read_u32().await.unwrap();
             stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
             stream.write_u8(word::READY).await.unwrap();
-            assert_eq!(stream.read_u8().await.unwrap(), word::GO);
-            std::fs::write(&path, "123456789\n").unwrap();
+            if waits_for_go {
+                assert_eq!(stream.read_u8().await.unwrap(), word::GO);
+            }
+            std::fs::write(&path, format!("{process}\n")).unwrap();
         };
         let (sockets, estate) = (Sockets(Vec::new()), Estate::default());
         let ((), outcome) = tokio::join!(heir, bequeath(dir.path(), estate, &sockets, &pid_file));
-        assert!(outcome.unwrap_err().contains("ended as it took over"));
-        assert_eq!(pid::holder(&path).unwrap(), Some(std::process::id()));
+        (outcome.map(drop), pid::holder(&path).unwrap())
+    }
+
+    #[tokio::test]
+    async fn who_ends_while_taking_over_is_not_named_any_more() {
+        for waits_for_go in [true, false] {
+            let (outcome, named) = handed_to(123_456_789, waits_for_go).await;
+            assert!(outcome.unwrap_err().contains("ended as it took over"));
+            assert_eq!(named, Some(std::process::id()));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waited_for_us_no_longer_and_serves_has_taken_over() {
+        let successor = std::os::unix::process::parent_id();
+        assert_eq!(handed_to(successor, false).await, (Ok(()), Some(successor)));
     }
 }

@@ -50,9 +50,18 @@ impl PidFile {
 
     /// Whether a process is named in it that has crashed: one that ended in order has taken its name out.
     pub fn names_a_dead_process(&self) -> bool {
+        self.named().is_some_and(is_dead)
+    }
+
+    /// Whether another process is named in it that lives: our successor.
+    pub fn names_a_successor(&self) -> bool {
+        self.named().is_some_and(|process| process != std::process::id() && !is_dead(process))
+    }
+
+    fn named(&self) -> Option<u32> {
         let mut text = [0; 16];
         let read = self.0.read_at(&mut text, 0).unwrap_or_default();
-        std::str::from_utf8(&text[..read]).ok().and_then(named).is_some_and(is_dead)
+        std::str::from_utf8(&text[..read]).ok().and_then(named)
     }
 
     /// Names nobody in it, if it named this process, which ends and has no successor.
@@ -123,9 +132,11 @@ mod tests {
         std::fs::write(&path, "123456789\n").unwrap();
         theirs.unname_us();
         assert_eq!(holder(&path).unwrap(), Some(123_456_789), "another has taken over");
-        assert!(theirs.names_a_dead_process());
+        assert!(theirs.names_a_dead_process() && !theirs.names_a_successor());
+        std::fs::write(&path, format!("{}\n", std::os::unix::process::parent_id())).unwrap();
+        assert!(theirs.names_a_successor());
         theirs.name_us().unwrap();
-        assert!(!theirs.names_a_dead_process());
+        assert!(!theirs.names_a_dead_process() && !theirs.names_a_successor());
         theirs.unname_us();
         assert!(!theirs.names_a_dead_process(), "it names nobody");
         assert_eq!(holder(&path).unwrap(), None);
