@@ -168,7 +168,12 @@ impl Shared {
         if let Some(decided) = lease.decide(cost) {
             return Ok(decided);
         }
-        let _filling = lease.filling.lock().await;
+        let _filling = match lease.filling.try_lock() {
+            Ok(filling) => filling,
+            // Whoever holds it finds out whether the store answers again, which others need not wait for.
+            Err(_) if !self.redis.is_up() => return Err(Down),
+            Err(_) => lease.filling.lock().await,
+        };
         if let Some(decided) = lease.decide(cost) {
             return Ok(decided);
         }
@@ -194,7 +199,7 @@ impl Shared {
             let unused = lease.take_unused();
             if let Some((permits, meter)) = unused.filter(|(permits, _)| *permits > 0) {
                 // One that cannot be asked forgets them in time.
-                let _ = self.give_back_to_store(&key, &meter, permits).await;
+                self.give_back_to_store(&key, &meter, permits).await;
             }
         }
     }
@@ -215,14 +220,14 @@ impl Shared {
         Ok(Granted { permits, wait: Duration::from_micros(wait), left, reset: Duration::from_micros(reset) })
     }
 
-    async fn give_back_to_store(&self, key: &[u8], meter: &Meter, permits: u64) -> Result<(), String> {
+    async fn give_back_to_store(&self, key: &[u8], meter: &Meter, permits: u64) {
         let (unit, is_rate) = match meter {
             Meter::Rate(gcra) => (gcra.interval, 1),
             Meter::Quota { window, .. } => (*window, 0),
         };
         let mut call = self.scripts.give_back.key(name(key));
         call.arg(micros(unit)).arg(permits).arg(is_rate);
-        self.redis.redis().invoke::<u64>(&call).await.map(drop)
+        let _ = self.redis.ask(self.redis.redis().invoke::<u64>(&call)).await;
     }
 }
 

@@ -125,6 +125,41 @@ async fn a_redis_that_dies_or_hangs_fails_nobody_and_is_shared_again_when_it_is_
     assert!(admitted <= most, "{admitted} of {most}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn while_one_request_finds_out_whether_redis_answers_again_others_do_not_wait() {
+    let (stub, redis) = (Stub::start().await, Redis::start().await);
+    let limits = "rate_limits:\n  store: redis\n  rules: [ { name: all, rate: 1000000/s } ]\n";
+    let yaml = |timeout: &str| {
+        let section = redis.section().replace("2s", timeout);
+        format!("{}{section}backends:\n{}{limits}", server(""), stub.backend("one", ""))
+    };
+    let gateway = Gateway::start(&yaml("10ms")).await;
+    redis.hang();
+    eventually("it is known to be away", async || {
+        gateway.rest("stub", call()).await;
+        (gateway.metric("rate_limit_store_up").await == 0).then_some(())
+    })
+    .await;
+    // From now on whoever asks waits for long; the counts stay, as the others show.
+    gateway.load(&yaml("5s")).await;
+    let url = gateway.at("/api/mcp/stub");
+    let ask = || tokio::spawn(http().post(&url).json(&call()).send());
+    let mut asking = ask();
+    eventually("somebody asks Redis", async || {
+        let waits = tokio::time::timeout(Duration::from_millis(200), &mut asking).await.is_err();
+        if !waits {
+            asking = ask();
+        }
+        waits.then_some(())
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(gateway.rest("stub", call()).await.0, 200);
+    }
+    assert!(!asking.is_finished(), "they were answered before it was");
+    assert_eq!(asking.await.expect("no panic").expect("an answer").status(), 200);
+}
+
 #[tokio::test]
 async fn without_the_store_what_the_operator_chose_is_done() {
     let stub = Stub::start().await;
