@@ -165,10 +165,19 @@ async fn datadog(conf: &config::Datadog) -> Finding {
 }
 
 async fn redis(conf: &config::Redis) -> Finding {
-    let began = Instant::now();
-    let asked = async { Redis::new(conf)?.within(WAIT).query::<String>(&redis::cmd("PING")).await };
+    let asked = async {
+        let store = Redis::new(conf)?.within(WAIT);
+        store.query::<String>(&redis::cmd("PING")).await?;
+        // Connected, as it is when requests ask.
+        let began = Instant::now();
+        store.query::<String>(&redis::cmd("PING")).await.map(|_| began.elapsed())
+    };
     let told = match tokio::time::timeout(WAIT, asked).await.unwrap_or_else(|_| Err("no answer in time".into())) {
-        Ok(_) => Ok(format!("answers, {} ms", began.elapsed().as_millis())),
+        Ok(took) if took > conf.timeout.0 => Err(Fault::new(
+            format!("answers after {} ms, and requests wait {} ms", took.as_millis(), conf.timeout.0.as_millis()),
+            "redis.timeout: longer, or a Redis that is nearer. Until then each replica counts and keeps for itself",
+        )),
+        Ok(took) => Ok(format!("answers, {} ms", took.as_millis())),
         Err(why) => Err(Fault::new(
             why,
             "redis.url: is it running, is the password right, rediss:// for TLS? Until then each replica counts and keeps for itself",
