@@ -36,8 +36,12 @@ async fn hash(key: &str) -> (Option<i32>, String, String) {
 
 /// A gateway with this below `auth:`, before a stub.
 async fn guarded(stub: &Stub, auth: &str, more: &str) -> Gateway {
+    Gateway::start(&guarded_by(stub, auth, more)).await
+}
+
+fn guarded_by(stub: &Stub, auth: &str, more: &str) -> String {
     let backend = stub.backend("one", ", health_check: {path: /health, interval: 10m}");
-    Gateway::start(&format!("{}auth:\n{auth}{ROLES}{more}backends:\n{backend}", server(""))).await
+    format!("{}auth:\n{auth}{ROLES}{more}backends:\n{backend}", server(""))
 }
 
 /// The status of a tool call with these headers.

@@ -68,13 +68,25 @@ pub enum Feed {
 }
 
 /// Where registered backends are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Place {
     /// For one node.
     File(PathBuf),
     /// For replicas.
     Redis(config::Redis),
 }
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(one), Self::File(other)) => one == other,
+            (Self::Redis(one), Self::Redis(other)) => config::Redis::is_same(Some(one), Some(other)),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Place {}
 
 impl Feed {
     /// Every feed of a configuration.

@@ -35,12 +35,12 @@ async fn is_hit(gateway: &Gateway, body: &Value) -> bool {
 /// The keys of entries, once there are so many.
 async fn entries(redis: &Redis, count: usize) -> Vec<String> {
     let mut connection = redis.connection().await;
-    eventually("it is in Redis", async || {
-        let keys: Vec<String> = ::redis::cmd("KEYS").arg("mcp-gateway:cache:*").query_async(&mut connection).await.ok()?;
-        let keys: Vec<String> = keys.into_iter().filter(|key| !key.ends_with(":epochs")).collect();
-        (keys.len() == count).then_some(keys)
-    })
-    .await
+    eventually("it is in Redis", async || kept(&mut connection).await.filter(|keys| keys.len() == count)).await
+}
+
+async fn kept(connection: &mut ::redis::aio::MultiplexedConnection) -> Option<Vec<String>> {
+    let keys: Vec<String> = ::redis::cmd("KEYS").arg("mcp-gateway:cache:*").query_async(connection).await.ok()?;
+    Some(keys.into_iter().filter(|key| !key.ends_with(":epochs")).collect())
 }
 
 fn long() -> Value {
@@ -133,18 +133,26 @@ async fn whatever_becomes_of_redis_requests_are_answered() {
 }
 
 #[tokio::test]
-async fn what_was_voided_while_redis_was_away_does_not_come_back_with_it() {
+async fn what_was_voided_while_redis_took_no_writes_does_not_come_back_with_it() {
     let (stub, redis) = (Stub::start().await, Redis::start().await);
     stub.results("resources/read", long());
-    let gateway = hasty(&stub, &redis).await;
+    let gateway = replica(&stub, &redis).await;
     assert!(!is_hit(&gateway, &read("a:b")).await);
     entries(&redis, 1).await;
-    redis.hang();
+    let mut connection = redis.connection().await;
+    let mut wants_replicas = ::redis::cmd("CONFIG");
+    wants_replicas.arg("SET").arg("min-replicas-to-write");
+    let _: () = wants_replicas.clone().arg(1).query_async(&mut connection).await.expect("set");
     let _ = rest(&gateway, &call("regional", &json!({})), &[]).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    redis.wake();
-    // Once it is asked again, which is half a second later.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    eventually("the write was refused", async || (gateway.metric("redis_errors_total").await > 0).then_some(())).await;
+    let _: () = wants_replicas.arg(0).query_async(&mut connection).await.expect("set");
+    let mut i = 0;
+    eventually("Redis is used again", async || {
+        i += 1;
+        let _ = rest(&gateway, &read(&format!("c:{i}")), &[]).await;
+        kept(&mut connection).await.filter(|keys| keys.len() > 1)
+    })
+    .await;
     assert!(!is_hit(&gateway, &read("a:b")).await);
 }
 

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::managed::{admin, comes, create, listed};
-use super::{ROLES, by_key, call, guarded, new_key};
+use super::{by_key, call, guarded, guarded_by, new_key};
 use crate::support::eventually;
-use crate::support::gateway::{Gateway, server};
+use crate::support::gateway::Gateway;
 use crate::support::redis::Redis;
 use crate::support::stub::Stub;
 
@@ -56,6 +56,10 @@ async fn a_redis_that_hangs_is_as_one_that_is_down() {
     redis.hang();
     let (status, refused) = admin(&gateway, "POST", "", json!({ "id": "bob" })).await;
     assert_eq!((status, refused["code"].as_str()), (503, Some("store_unavailable")), "{refused}");
+    assert_eq!((by_key(&gateway, &known).await, by_key(&gateway, &unknown()).await), (200, 401));
+    // Nor does it forget them because it is told to wait longer.
+    let patient = redis.section().replace("2s", "5s");
+    gateway.load(&guarded_by(&stub, "  api_keys: {}\n", &patient)).await;
     assert_eq!((by_key(&gateway, &known).await, by_key(&gateway, &unknown()).await), (200, 401));
     redis.wake();
     let made = at_last(&gateway, "bob").await;
@@ -130,14 +134,9 @@ async fn a_reload_that_names_another_redis_goes_there() {
     let (ours, theirs) = (create(&one, "ann").await, create(&two, "bob").await);
     comes(&one, &ours, 200, "a key of the first store").await;
     assert_eq!(by_key(&one, &theirs).await, 401, "the stores are two");
-    one.load(&yaml(&stub, &second)).await;
+    one.load(&guarded_by(&stub, "  api_keys: {}\n", &second.section())).await;
     comes(&one, &theirs, 200, "a key of the second store").await;
     comes(&one, &ours, 401, "those of the first are no longer good").await;
-}
-
-fn yaml(stub: &Stub, redis: &Redis) -> String {
-    let backend = stub.backend("one", ", health_check: {path: /health, interval: 10m}");
-    format!("{}auth:\n  api_keys: {{}}\n{ROLES}{}backends:\n{backend}", server(""), redis.section())
 }
 
 #[tokio::test(flavor = "multi_thread")]

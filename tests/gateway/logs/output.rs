@@ -53,7 +53,7 @@ async fn a_server_cannot_drive_the_terminal_that_shows_the_log() {
     gateway.call("stub", "echo", json!({})).await;
     gateway.call("stub", "\u{9b}2J\nforged", json!({})).await;
     let lines = said(&gateway).await;
-    // The record of a request is the same object as where lines are JSON.
+    // The record of a request is the object that it is where lines are JSON, except that control characters are shown.
     let records: Vec<&str> = lines.iter().filter_map(|line| line.split_once(" access ").map(|(_, record)| record)).collect();
     let record = records.iter().find_map(|record| serde_json::from_str(record).ok().filter(|record: &Value| record["name"] == "echo"));
     assert!(record.is_some_and(|record| record["status"] == 200 && record["duration_ms"].is_f64()), "{records:?}");
