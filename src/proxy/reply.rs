@@ -62,8 +62,9 @@ pub async fn whole(client: &mut ServerSession, ctx: &mut Ctx, mut head: Parts, b
         return Box::pin(coded::write(client, ctx, head, body, choice)).await;
     }
     let is_head = client.req_header().method == http::Method::HEAD;
-    turn::others_first(now).await;
+    // Not sent yet: that is what is worth waiting with, and all else is done while it is at hand.
     client.write_response_header(Box::new(head.into())).await?;
+    turn::others_first(now).await;
     pieces(client, if is_head { Bytes::new() } else { body }).await
 }
 
