@@ -173,17 +173,24 @@ async fn redis(conf: &config::Redis) -> Finding {
         store.query::<String>(&redis::cmd("PING")).await.map(|_| began.elapsed())
     };
     let told = match tokio::time::timeout(WAIT, asked).await.unwrap_or_else(|_| Err("no answer in time".into())) {
-        Ok(took) if took > conf.timeout.0 => Err(Fault::new(
-            format!("answers after {} ms, and requests wait {} ms", took.as_millis(), conf.timeout.0.as_millis()),
-            "redis.timeout: longer, or a Redis that is nearer. Until then each replica counts and keeps for itself",
-        )),
-        Ok(took) => Ok(format!("answers, {} ms", took.as_millis())),
+        Ok(took) => in_time(took, conf.timeout.0),
         Err(why) => Err(Fault::new(
             why,
             "redis.url: is it running, is the password right, rediss:// for TLS? Until then each replica counts and keeps for itself",
         )),
     };
     Finding { about: "redis".into(), told }
+}
+
+/// Whether requests wait for a Redis that answers after `took`.
+fn in_time(took: Duration, timeout: Duration) -> Result<String, Fault> {
+    if took <= timeout {
+        return Ok(format!("answers, {} ms", took.as_millis()));
+    }
+    Err(Fault::new(
+        format!("answers after {} ms, and requests wait {} ms", took.as_millis(), timeout.as_millis()),
+        "redis.timeout: longer, or a Redis that is nearer. Until then each replica counts and keeps for itself",
+    ))
 }
 
 async fn postgres(conf: &config::analytics::Postgres) -> Finding {
@@ -303,4 +310,18 @@ fn listeners(config: &Config) -> Finding {
         (false, false) => format!("free: {}; in use: {}", list(&free), list(&taken)),
     };
     Finding { about: "listeners".into(), told: Ok(told) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_that_answers_later_than_requests_wait_is_a_fault() {
+        let [took, longer] = [50, 80].map(Duration::from_millis);
+        assert_eq!(in_time(took, took).ok().as_deref(), Some("answers, 50 ms"));
+        let fault = in_time(longer, took).err().unwrap();
+        assert_eq!(fault.what, "answers after 80 ms, and requests wait 50 ms");
+        assert!(fault.advice.starts_with("redis.timeout: "));
+    }
 }

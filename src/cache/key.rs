@@ -157,10 +157,10 @@ fn params(text: &mut String, asked: &Asked<'_, '_>) -> Option<()> {
 fn told(out: &mut String, headers: &HeaderMap) {
     let mut told: SmallVec<[_; 8]> = headers
         .iter()
-        .filter(|(name, value)| match *name {
+        .filter(|(name, value)| {
             // Any language is what is asked for where none is named.
-            name if name == header::ACCEPT_LANGUAGE => value.as_bytes() != b"*",
-            name => name.as_str().starts_with("mcp-") && name != headers::SESSION,
+            let is_language = *name == header::ACCEPT_LANGUAGE && value.as_bytes() != b"*";
+            is_language || (name.as_str().starts_with("mcp-") && *name != headers::SESSION)
         })
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
         .collect();

@@ -19,7 +19,7 @@ async fn replica(stub: &Stub, redis: &Redis) -> Gateway {
 
 /// One that waits for Redis no longer than is usual.
 async fn hasty(stub: &Stub, redis: &Redis) -> Gateway {
-    started(stub, &format!("redis: {{ url: \"{}\" }}\n", redis.url())).await
+    started(stub, &redis.waited_for("50ms")).await
 }
 
 async fn started(stub: &Stub, section: &str) -> Gateway {
@@ -192,10 +192,9 @@ async fn a_value_of_another_question_is_none() {
 async fn how_long_redis_is_waited_for_changes_with_a_reload_that_forgets_nothing() {
     let (stub, redis) = (Stub::start().await, Redis::start().await);
     stub.results("resources/read", long());
-    let section = |timeout: &str| format!("redis: {{ url: \"{}\", timeout: {timeout} }}\n", redis.url());
-    let gateway = started(&stub, &section("5s")).await;
+    let gateway = started(&stub, &redis.waited_for("5s")).await;
     assert!(!is_hit(&gateway, &read("a:b")).await);
-    gateway.load(&yaml(&stub, TOOLS, &section("20ms"))).await;
+    gateway.load(&yaml(&stub, TOOLS, &redis.waited_for("20ms"))).await;
     redis.hang();
     assert!(is_hit(&gateway, &read("a:b")).await, "from memory");
     let asked = tokio::time::timeout(Duration::from_secs(4), is_hit(&gateway, &read("a:c"))).await;

@@ -58,8 +58,7 @@ async fn a_redis_that_hangs_is_as_one_that_is_down() {
     assert_eq!((status, refused["code"].as_str()), (503, Some("store_unavailable")), "{refused}");
     assert_eq!((by_key(&gateway, &known).await, by_key(&gateway, &unknown()).await), (200, 401));
     // Nor does it forget them because it is told to wait longer.
-    let patient = redis.section().replace("2s", "5s");
-    gateway.load(&guarded_by(&stub, "  api_keys: {}\n", &patient)).await;
+    gateway.load(&guarded_by(&stub, "  api_keys: {}\n", &redis.waited_for("5s"))).await;
     assert_eq!((by_key(&gateway, &known).await, by_key(&gateway, &unknown()).await), (200, 401));
     redis.wake();
     let made = at_last(&gateway, "bob").await;

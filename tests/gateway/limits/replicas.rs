@@ -129,10 +129,7 @@ async fn a_redis_that_dies_or_hangs_fails_nobody_and_is_shared_again_when_it_is_
 async fn while_one_request_finds_out_whether_redis_answers_again_others_do_not_wait() {
     let (stub, redis) = (Stub::start().await, Redis::start().await);
     let limits = "rate_limits:\n  store: redis\n  rules: [ { name: all, rate: 1000000/s } ]\n";
-    let yaml = |timeout: &str| {
-        let section = redis.section().replace("2s", timeout);
-        format!("{}{section}backends:\n{}{limits}", server(""), stub.backend("one", ""))
-    };
+    let yaml = |timeout: &str| format!("{}{}backends:\n{}{limits}", server(""), redis.waited_for(timeout), stub.backend("one", ""));
     let gateway = Gateway::start(&yaml("10ms")).await;
     redis.hang();
     eventually("it is known to be away", async || {

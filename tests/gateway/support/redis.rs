@@ -34,7 +34,12 @@ impl Redis {
     /// The section of a configuration that names it. It is waited for longer than by default: what a busy machine does to
     /// it is not what is tested.
     pub fn section(&self) -> String {
-        format!("redis: {{ url: \"{}\", timeout: 2s }}\n", self.url())
+        self.waited_for("2s")
+    }
+
+    /// The same, waited for so long.
+    pub fn waited_for(&self, timeout: &str) -> String {
+        format!("redis: {{ url: \"{}\", timeout: {timeout} }}\n", self.url())
     }
 
     /// A connection of the test's own.
