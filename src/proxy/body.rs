@@ -1,6 +1,7 @@
 //! Reading a request body whole, within its limits, and letting go of one that will not be read.
 
 use std::sync::OnceLock;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -87,9 +88,14 @@ pub async fn read(client: &mut ServerSession, limits: &Limits) -> Verdict<Bytes>
         // Pingora never answers this for us.
         client.write_continue_response().await.map_err(|e| Reject::new(Code::InvalidRequest, "the client went away").because(e))?;
     }
+    let mut gathered = std::pin::pin!(gather(client, limits));
+    // What came with the header needs no clock.
+    if let Poll::Ready(read) = futures::poll!(&mut gathered) {
+        return read;
+    }
     let patience = SLOWEST.min(limits.request_timeout);
     // H2 bodies have no read timeout of their own, hence one around the whole.
-    tokio::time::timeout(patience, gather(client, limits)).await.unwrap_or_else(|_| {
+    tokio::time::timeout(patience, gathered).await.unwrap_or_else(|_| {
         Err(Reject::new(Code::RequestTimeout, format!("the request body did not arrive within {} s", patience.as_secs())))
     })
 }
