@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::entry::{Entry, Slot};
 use super::flight::{Settled, Turn, Witness};
 use super::freshness::{self, Fate};
 use super::key::Key;
-use super::memory::{Entry, Slot};
 use super::parts::Parts;
 use super::shared::Epoch;
 use super::{Cache, Hit, Wish};

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::entry::Entry;
 use super::key::Key;
-use super::memory::Entry;
 
 /// Askers that may fail before nobody waits for another.
 const FAILURES: usize = 2;

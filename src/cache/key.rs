@@ -1,6 +1,9 @@
 //! What tells one question from another: everything that may make its answer differ, written out in full. An entry is
 //! found by this text itself, never by a digest that two texts could share.
 
+use std::hash::{BuildHasher as _, Hash, Hasher};
+use std::sync::LazyLock;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
@@ -23,44 +26,64 @@ const IDLE_META: &[&str] =
 const PROTOCOL_META: &str = "io.modelcontextprotocol/";
 
 /// A question in full. It holds what callers sent, so it is neither logged nor shown.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Key(String);
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Of the text, by a seed of this process; first, because two that differ differ here.
+    hash: u64,
+    text: String,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
 
 impl Key {
+    fn new(text: String) -> Self {
+        static SEED: LazyLock<foldhash::quality::RandomState> = LazyLock::new(foldhash::quality::RandomState::default);
+        Self { hash: SEED.hash_one(text.as_str()), text }
+    }
+
     pub(super) fn text(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// What its text takes.
     pub fn bytes(&self) -> usize {
-        self.0.len()
+        self.text.len()
+    }
+
+    /// Which of so many parts it belongs to.
+    pub fn part_of(&self, parts: usize) -> usize {
+        usize::try_from(self.hash % parts as u64).unwrap_or_default()
     }
 
     /// The same question where only one caller is answered so.
     #[must_use]
     pub fn of_caller(&self, principal: &Principal) -> Self {
-        let mut text = String::with_capacity(self.0.len() + principal.binding().len() + 8);
+        let mut text = String::with_capacity(self.text.len() + principal.binding().len() + 8);
         // Before all else, where a question of everybody has the rules it was kept under.
         part(&mut text, principal.binding());
-        text.push_str(&self.0);
-        Self(text)
+        text.push_str(&self.text);
+        Self::new(text)
     }
 }
 
 /// In which shape a server is asked, as far as its answer depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form<'a> {
+pub enum Form {
     /// By us, for a REST caller: all pages of a list as one.
     Whole,
     /// By us, for a REST caller.
     One,
-    /// In the client's own words, under the revision its header claims.
-    Native(&'a str),
+    /// In the client's own words, under the revision that its headers claim.
+    Native,
 }
 
 /// A question and who asks it.
 pub struct Asked<'a, 'h> {
-    pub form: Form<'a>,
+    pub form: Form,
     pub server: &'a str,
     pub method: &'static Method,
     /// The tool, prompt or resource.
@@ -92,38 +115,43 @@ pub fn shared(asked: &Asked<'_, '_>, generation: &str) -> Result<Key, Bypass> {
         return Err(Bypass::Size);
     }
     let mut text = String::with_capacity(size + 256);
-    part(&mut text, generation);
+    line(&mut text, generation);
+    line(&mut text, asked.server);
+    line(&mut text, asked.method.mcp);
     match asked.form {
-        Form::Whole => part(&mut text, "whole"),
-        Form::One => part(&mut text, "one"),
-        Form::Native(version) => {
-            part(&mut text, "native");
-            part(&mut text, version);
+        Form::Whole => line(&mut text, "whole"),
+        Form::One => line(&mut text, "one"),
+        Form::Native => {
             told(&mut text, asked.headers);
-            // However many there were: no part begins so.
-            text.push('.');
+            // Behind however many there were: none has this name.
+            line(&mut text, "native");
         }
     }
     match &asked.principal.identity.tenant {
         Some(tenant) => part(&mut text, tenant),
         None => text.push('-'),
     }
-    part(&mut text, asked.server);
-    part(&mut text, asked.method.mcp);
     match asked.among {
         Some(among) => part(&mut text, &format!("{among:?}")),
         None => text.push('-'),
     }
     match asked.added {
         [] => text.push('-'),
-        lines => part(&mut text, &added(lines)),
+        lines => line(&mut text, &added(lines)),
     }
     // Last, so that nothing needs to know how long they are.
     params(&mut text, asked).ok_or(Bypass::Unreadable)?;
-    Ok(Key(text))
+    Ok(Key::new(text))
 }
 
-/// Lengths before texts, so that no two questions read alike.
+/// A text in which no line ends, so that no two questions read alike.
+fn line(out: &mut String, text: &str) {
+    debug_assert!(!text.contains('\n'), "{text:?}");
+    out.push_str(text);
+    out.push('\n');
+}
+
+/// A text that may hold anything, and so says before how long it is.
 fn part(out: &mut String, text: &str) {
     out.push_str(itoa::Buffer::new().format(text.len()));
     out.push(':');
@@ -141,7 +169,7 @@ fn params(text: &mut String, asked: &Asked<'_, '_>) -> Option<()> {
         (meta, _) => meta,
     };
     if let Some(meta) = meta {
-        let is_native = matches!(asked.form, Form::Native(_));
+        let is_native = asked.form == Form::Native;
         let counts = |name: &str| !IDLE_META.contains(&name) && (is_native || !name.starts_with(PROTOCOL_META));
         let at = text.len();
         canonical::object(meta, &counts, text)?;
@@ -165,14 +193,16 @@ fn told(out: &mut String, headers: &HeaderMap) {
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
         .collect();
     told.sort_unstable();
+    // Neither a name nor a value of a header has an end of line in it (RFC 9110 §5.5).
     for (name, value) in told {
-        part(out, name);
+        out.push_str(name);
         if let Ok(text) = std::str::from_utf8(value) {
-            part(out, text);
+            out.push(':');
+            line(out, text);
         } else {
-            // No text begins so: it has no length.
-            out.push('x');
-            part(out, &hex(value));
+            // No name goes on so.
+            out.push(';');
+            line(out, &hex(value));
         }
     }
 }
@@ -187,7 +217,7 @@ fn added(headers: &[(HeaderName, HeaderValue)]) -> String {
 
 #[cfg(test)]
 pub(super) fn test_key(text: &str) -> Key {
-    Key(text.into())
+    Key::new(text.into())
 }
 
 #[cfg(test)]
@@ -196,7 +226,11 @@ mod tests {
     use crate::mcp::method;
     use crate::principal::{Identity, Way};
 
-    fn key(form: Form<'_>, params: &str, tenant: Option<&str>) -> Result<Key, Bypass> {
+    fn key(form: Form, params: &str, tenant: Option<&str>) -> Result<Key, Bypass> {
+        key_with(&HeaderMap::new(), form, params, tenant)
+    }
+
+    fn key_with(headers: &HeaderMap, form: Form, params: &str, tenant: Option<&str>) -> Result<Key, Bypass> {
         let identity = Identity { tenant: tenant.map(str::to_owned), subject: "ann".into(), ..Identity::default() };
         let principal = Principal::new(Way::ApiKey, identity);
         let params: Members<'_> = serde_json::from_str(params).unwrap();
@@ -211,9 +245,14 @@ mod tests {
             on_behalf: false,
             among: None,
             added: &[],
-            headers: &HeaderMap::new(),
+            headers,
         };
         shared(&asked, "g")
+    }
+
+    fn native(lines: &[(&'static str, &[u8])]) -> Key {
+        let line = |(name, value): &(&'static str, &[u8])| (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
+        key_with(&lines.iter().map(line).collect(), Form::Native, "{}", None).ok().unwrap()
     }
 
     #[test]
@@ -244,8 +283,7 @@ mod tests {
             key(Form::One, "{}", Some("")),
             key(Form::One, "{}", Some("a")),
             key(Form::Whole, "{}", Some("a")),
-            key(Form::Native("2026-07-28"), "{}", Some("a")),
-            key(Form::Native("2025-11-25"), "{}", Some("a")),
+            key(Form::Native, "{}", Some("a")),
         ]
         .into_iter()
         .map(|key| key.ok().unwrap())
@@ -256,6 +294,35 @@ mod tests {
         let caller =
             |subject: &str| keys[2].of_caller(&Principal::new(Way::ApiKey, Identity { subject: subject.into(), ..Identity::default() }));
         assert!(caller("ann") != caller("bob") && caller("ann") == caller("ann"));
+    }
+
+    #[test]
+    fn what_headers_ask_for_is_part_of_a_native_question() {
+        let (version, method) = (("mcp-protocol-version", &b"2026-07-28"[..]), ("mcp-method", &b"tools/call"[..]));
+        let language = |words: &'static [u8]| ("accept-language", words);
+        let apart: &[&[_]] = &[
+            &[],
+            &[version],
+            &[("mcp-protocol-version", b"2025-11-25")],
+            &[version, method],
+            &[("mcp-param-a", b"ff")],
+            &[("mcp-param-a", b"\xff")],
+            &[("mcp-param-a", b"")],
+            &[language(b"de")],
+            &[language(b"de"), language(b"en")],
+            &[language(b"de, en")],
+        ];
+        for (at, one) in apart.iter().enumerate() {
+            for other in &apart[at + 1..] {
+                assert!(native(one) != native(other), "{one:?} {other:?}");
+            }
+        }
+        for (one, same) in [
+            (&[version, method][..], &[method, version][..]),
+            (&[version], &[version, ("mcp-session-id", b"x"), ("user-agent", b"y"), language(b"*")]),
+        ] {
+            assert!(native(one) == native(same), "{one:?} {same:?}");
+        }
     }
 
     #[test]

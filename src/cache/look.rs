@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::entry::{Entry, Slot};
 use super::fill::{Elsewhere, Fill};
 use super::flight::{Part, Settled};
 use super::key::Key;
-use super::memory::{self, Entry, Slot};
 use super::{Bypass, Cache, Hit, Step, Wish};
 use crate::observe::cache::{Looked, ServerMeter};
 
@@ -33,7 +33,7 @@ impl Hit {
 
     /// Counted as an answer that was given.
     pub(super) fn counted(self, meter: &ServerMeter, looked: Looked) -> Self {
-        memory::touch(&self.entry);
+        self.entry.touch();
         meter.hit(self.age);
         meter.looked(looked);
         self
@@ -56,8 +56,9 @@ impl Cache {
 
     /// What memory has. `key` becomes the caller's own where the answer is private.
     fn found<'w>(self: &Arc<Self>, wish: &'w Arc<Wish>, key: &mut &'w Key) -> Found {
+        let now = Instant::now();
         loop {
-            return match self.kept.memory.find(key) {
+            return match self.kept.memory.find(key, now) {
                 Some(Slot::Passed) => Found::Step(Step::Pass(Bypass::Uncacheable)),
                 Some(Slot::Private(_)) => match wish.own.as_ref().filter(|own| own != key) {
                     Some(own) => {
@@ -66,7 +67,7 @@ impl Cache {
                     }
                     None => Found::Step(Step::Pass(Bypass::Uncacheable)),
                 },
-                Some(Slot::Kept(entry)) => match self.usable(wish, key, entry) {
+                Some(Slot::Kept(entry)) => match self.usable(wish, key, entry, now) {
                     Ok(hit) => Found::Step(Step::Hit(hit)),
                     Err(stale) => Found::Nothing(stale),
                 },
@@ -112,20 +113,20 @@ impl Cache {
     }
 
     /// An entry as an answer, or what of it is left for where asking fails.
-    fn usable(self: &Arc<Self>, wish: &Arc<Wish>, key: &Key, entry: Arc<Entry>) -> Result<Hit, Option<Arc<Entry>>> {
+    fn usable(self: &Arc<Self>, wish: &Arc<Wish>, key: &Key, entry: Arc<Entry>, now: Instant) -> Result<Hit, Option<Arc<Entry>>> {
         if !entry.counts() {
             self.kept.memory.drop_one(key);
             return Err(None);
         }
-        let mut hit = Hit::of(entry);
+        let mut hit = Hit::at(entry, now);
         if !hit.is_stale {
             let turn = self.is_to_be_renewed(&hit).then(|| self.kept.flights.try_join(key)).flatten();
-            hit.renew = turn.map(|turn| Fill::new(self, wish, turn, None).ahead());
+            hit.renew = turn.map(|turn| Box::new(Fill::new(self, wish, turn, None).ahead()));
             return Ok(hit);
         }
         let over = hit.age.saturating_sub(hit.entry.ttl);
         if over < self.conf.stale.while_revalidate.0 {
-            hit.renew = self.kept.flights.try_join(key).map(|turn| Fill::new(self, wish, turn, None));
+            hit.renew = self.kept.flights.try_join(key).map(|turn| Box::new(Fill::new(self, wish, turn, None)));
             return Ok(hit);
         }
         Err(Some(hit.entry).filter(|_| over < self.conf.stale.if_error.0))

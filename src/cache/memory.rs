@@ -1,212 +1,197 @@
-//! What is kept in this process, bounded by its bytes.
+//! Where answers are kept in this process, bounded by their bytes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use moka::Expiry;
-use moka::notification::RemovalCause;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use foldhash::fast::RandomState;
+use lru::LruCache;
 
+use super::entry::{Entry, Slot};
 use super::key::Key;
-use super::marks::Mark;
-use super::parts::Parts;
-use crate::mcp::method::METHODS;
 use crate::observe::cache::CacheMeter;
-
-/// What an entry takes beside its texts and members: its own structs, those of the table it stands in, and what the
-/// allocator rounds up. Measured as resident memory: over 100,000 entries of 20 and of 300 bytes in one member and of 300
-/// in four, what they weigh is 2 % too much, 1 % and nothing; over 20,000 of 3,000 bytes in two it is 7 % too little.
-const OVERHEAD: usize = 610;
-/// The allocator leaves one byte unused for so many of texts of mixed lengths: it rounds them up, and where one was dropped
-/// the next may not fit. Measured as what is resident after minutes of answers of 10 to 14,000 bytes, each asked for once.
-const UNUSED: usize = 7;
-
-/// Answers given within an entry's time that make it a hot one.
-const HOT: u64 = 3;
-
-/// An answer as its server gave it, before anything was left out or changed for a caller.
-pub struct Entry {
-    pub server: Arc<str>,
-    /// Its place in the table of methods.
-    pub method: usize,
-    /// The tool, prompt or resource.
-    pub name: Option<Box<str>>,
-    /// Who answered.
-    pub backend: Arc<str>,
-    /// The MCP result, less `ttlMs`.
-    pub result: Parts,
-    /// Whether the server told how long it is fresh, and so every caller is told.
-    pub is_hinted: bool,
-    /// For one caller only.
-    pub is_private: bool,
-    /// The moment it was asked for (see [`super::marks`]).
-    pub asked: u64,
-    pub kept: Instant,
-    pub ttl: Duration,
-    pub hits: AtomicU64,
-    /// When answers of its server stopped being true.
-    pub mark: Arc<Mark>,
-}
-
-impl Entry {
-    pub fn age(&self) -> Duration {
-        self.kept.elapsed()
-    }
-
-    /// Whether it was not declared void since it was asked for.
-    pub fn counts(&self) -> bool {
-        self.mark.holds(self.asked, self.method, self.name.as_deref())
-    }
-
-    /// How long it is still fresh; `None` if it is not.
-    pub fn left(&self) -> Option<Duration> {
-        self.ttl.checked_sub(self.age()).filter(|left| !left.is_zero())
-    }
-
-    /// What a caller of now is told of its time, if anything: what is left of it, in milliseconds.
-    pub fn told(&self, age: Duration) -> Option<u128> {
-        self.is_hinted.then(|| self.ttl.saturating_sub(age).as_millis())
-    }
-
-    /// Whether less than a tenth of its time is left.
-    pub fn is_ending(&self) -> bool {
-        self.ends_after(self.age())
-    }
-
-    /// Whether less than a tenth of its time is left at an age.
-    pub fn ends_after(&self, age: Duration) -> bool {
-        self.ttl.saturating_sub(age) < self.ttl / 10 || age >= self.ttl
-    }
-
-    /// Whether it is asked for often enough to be asked for anew ahead of time.
-    pub fn is_hot(&self) -> bool {
-        self.hits.load(Ordering::Relaxed) >= HOT
-    }
-
-    /// The name of its method.
-    pub fn method_name(&self) -> &'static str {
-        METHODS.get(self.method).map_or("", |method| method.mcp)
-    }
-}
-
-/// What stands under a key.
-#[derive(Clone)]
-pub enum Slot {
-    Kept(Arc<Entry>),
-    /// The answer is private: look under the caller's own key.
-    Private(Duration),
-    /// The answer is none that is kept: ask without waiting for others who ask.
-    Passed,
-}
 
 /// How long answers that are not kept are taken for such.
 const PASSED: Duration = Duration::from_secs(10);
+/// Longest entries that each of several shards holds at least, so that few of them leave room for others.
+const LONGEST_HELD: usize = 8;
+/// Shards for each core, at most: one is locked for the time of a look.
+const SHARDS: usize = 4;
+/// Entries that are over and let go of by one who brings another, and by one who asks how many bytes there are.
+const TIDIED: (usize, usize) = (8, 1024);
 
-/// The table.
-pub struct Memory {
-    /// Keys are hashed by a seed of this process.
-    table: Cache<Key, Slot, foldhash::quality::RandomState>,
+/// What stands under a key.
+struct Standing {
+    slot: Slot,
+    until: Instant,
+    weight: usize,
 }
 
-struct Expires {
+/// The table. Whatever was not asked for longest makes room, which is all that counts: where it counts as well how often one
+/// is asked for, a long list among many short answers never finds room (such was the case here).
+pub struct Memory {
+    shards: Box<[Mutex<Shard>]>,
     /// How long entries stay past their time.
     stale: Duration,
+    meter: Arc<CacheMeter>,
 }
 
-impl Expiry<Key, Slot> for Expires {
-    fn expire_after_create(&self, _: &Key, slot: &Slot, _: Instant) -> Option<Duration> {
-        Some(match slot {
-            Slot::Kept(entry) => entry.ttl + self.stale,
-            Slot::Private(ttl) => *ttl + self.stale,
-            Slot::Passed => PASSED,
+struct Shard {
+    /// In the order in which they were asked for. The hash of a key is a secret one of this process already.
+    table: LruCache<Key, Standing, RandomState>,
+    bytes: usize,
+    bound: usize,
+}
+
+/// What was taken out, to be let go of when nothing is locked.
+type Gone = Vec<(Key, Standing)>;
+
+impl Shard {
+    fn put(&mut self, key: Key, standing: Standing, gone: &mut Gone) {
+        gone.extend(self.take(&key));
+        // One that all of it has no room for takes nobody else's.
+        if standing.weight > self.bound {
+            return;
+        }
+        self.bytes += standing.weight;
+        gone.extend(self.table.push(key, standing));
+    }
+
+    fn take(&mut self, key: &Key) -> Option<(Key, Standing)> {
+        let taken = self.table.pop_entry(key)?;
+        self.bytes -= taken.1.weight;
+        Some(taken)
+    }
+
+    /// Takes out the last where `which` says so.
+    fn take_last(&mut self, which: impl Fn(&Self, &Standing) -> bool) -> Option<(Key, Standing)> {
+        let (_, last) = self.table.peek_lru()?;
+        if !which(self, last) {
+            return None;
+        }
+        let taken = self.table.pop_lru()?;
+        self.bytes -= taken.1.weight;
+        Some(taken)
+    }
+
+    /// Takes out what is over, up to so many, as far as it is last.
+    fn tidy(&mut self, now: Instant, most: usize, gone: &mut Gone) {
+        gone.extend(std::iter::from_fn(|| self.take_last(|_, last| last.until <= now)).take(most));
+    }
+
+    /// What is kept and not over.
+    fn kept(&self, now: Instant) -> impl Iterator<Item = (&Key, &Arc<Entry>)> {
+        self.table.iter().filter_map(move |(key, standing)| match &standing.slot {
+            Slot::Kept(entry) if now < standing.until => Some((key, entry)),
+            _ => None,
         })
     }
 
-    fn expire_after_update(&self, key: &Key, slot: &Slot, now: Instant, _: Option<Duration>) -> Option<Duration> {
-        self.expire_after_create(key, slot, now)
+    /// Takes out the last until the rest is within bounds; how many that were.
+    fn make_room(&mut self, gone: &mut Gone) -> usize {
+        let before = gone.len();
+        gone.extend(std::iter::from_fn(|| self.take_last(|shard, _| shard.bytes > shard.bound)));
+        gone.len() - before
     }
 }
 
 impl Memory {
-    pub fn new(bytes: usize, stale: Duration, meter: &Arc<CacheMeter>) -> Self {
-        let meter = Arc::clone(meter);
-        let table = Cache::builder()
-            .weigher(|key: &Key, slot: &Slot| u32::try_from(weight(key, slot)).unwrap_or(u32::MAX))
-            .max_capacity(bytes as u64)
-            // By use alone. The other policy lets one in that is asked for more often than all that it would take the place of
-            // together: among many short answers a long list never is, however often it is asked for.
-            .eviction_policy(EvictionPolicy::lru())
-            .expire_after(Expires { stale })
-            .eviction_listener(move |_, _, cause| {
-                if cause == RemovalCause::Size {
-                    meter.evictions.inc();
-                }
-            })
-            .build_with_hasher(foldhash::quality::RandomState::default());
-        Self { table }
+    /// A table of so many bytes, in which one entry takes up to `longest`.
+    pub fn new(bytes: usize, longest: usize, stale: Duration, meter: &Arc<CacheMeter>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shards = (bytes / (longest * LONGEST_HELD).max(1)).clamp(1, cores * SHARDS);
+        let shard =
+            || Mutex::new(Shard { table: LruCache::unbounded_with_hasher(RandomState::default()), bytes: 0, bound: bytes / shards });
+        Self { shards: std::iter::repeat_with(shard).take(shards).collect(), stale, meter: Arc::clone(meter) }
     }
 
-    pub fn find(&self, key: &Key) -> Option<Slot> {
-        self.table.get(key)
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        locked(&self.shards[key.part_of(self.shards.len())])
+    }
+
+    /// What stands under a key at a moment; who asks takes it to the front.
+    pub fn find(&self, key: &Key, now: Instant) -> Option<Slot> {
+        let mut shard = self.shard(key);
+        let standing = shard.table.get(key)?;
+        if now < standing.until {
+            return Some(standing.slot.clone());
+        }
+        let over = shard.take(key);
+        drop(shard);
+        drop(over);
+        None
     }
 
     /// What is kept under a key and counts.
     pub fn entry(&self, key: &Key) -> Option<Arc<Entry>> {
-        match self.table.get(key)? {
+        match self.find(key, Instant::now())? {
             Slot::Kept(entry) if entry.counts() => Some(entry),
             _ => None,
         }
     }
 
     pub fn put(&self, key: Key, slot: Slot) {
-        self.table.insert(key, slot);
-        // At once: what waits to be counted would be memory beyond the bound.
-        self.table.run_pending_tasks();
+        let now = Instant::now();
+        let until = match &slot {
+            Slot::Kept(entry) => entry.kept + entry.ttl + self.stale,
+            Slot::Private(ttl) => now + *ttl + self.stale,
+            Slot::Passed => now + PASSED,
+        };
+        let standing = Standing { weight: slot.weight(&key), slot, until };
+        let mut gone = Gone::new();
+        let mut shard = self.shard(&key);
+        shard.tidy(now, TIDIED.0, &mut gone);
+        shard.put(key, standing, &mut gone);
+        let evicted = shard.make_room(&mut gone);
+        drop(shard);
+        self.meter.evictions.inc_by(evicted as u64);
     }
 
     pub fn drop_one(&self, key: &Key) {
-        self.table.invalidate(key);
+        let gone = self.shard(key).take(key);
+        drop(gone);
     }
 
     /// Lets go of the entries that `which` says; how many those were.
     pub fn drop_all(&self, which: impl Fn(&Entry) -> bool) -> usize {
-        let found: Vec<_> = self.entries().into_iter().filter(|(_, entry)| which(entry)).collect();
-        for (key, _) in &found {
-            self.table.invalidate(&**key);
-        }
-        self.table.run_pending_tasks();
-        found.len()
+        let now = Instant::now();
+        // What is meant is said while nothing is locked: it may take long.
+        let cloned = |(key, entry): (&Key, &Arc<Entry>)| (key.clone(), Arc::clone(entry));
+        let found = self.shards.iter().flat_map(|shard| locked(shard).kept(now).map(cloned).collect::<Vec<_>>());
+        found.filter(|(key, entry)| which(entry) && self.drop_this(key, entry)).count()
     }
 
-    pub fn entries(&self) -> Vec<(Arc<Key>, Arc<Entry>)> {
-        let kept = |(key, slot)| match slot {
-            Slot::Kept(entry) => Some((key, entry)),
-            Slot::Private(_) | Slot::Passed => None,
-        };
-        self.table.iter().filter_map(kept).collect()
+    /// Lets go of an entry unless another has taken its place.
+    fn drop_this(&self, key: &Key, entry: &Arc<Entry>) -> bool {
+        let mut shard = self.shard(key);
+        let stands = matches!(shard.table.peek(key), Some(Standing { slot: Slot::Kept(kept), .. }) if Arc::ptr_eq(kept, entry));
+        let gone = if stands { shard.take(key) } else { None };
+        drop(shard);
+        gone.is_some()
+    }
+
+    /// What is kept and not over.
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        let now = Instant::now();
+        let entries = |shard| locked(shard).kept(now).map(|(_, entry)| Arc::clone(entry)).collect::<Vec<_>>();
+        self.shards.iter().flat_map(entries).collect()
     }
 
     /// The bytes that all of it takes.
     pub fn bytes(&self) -> u64 {
-        self.table.run_pending_tasks();
-        self.table.weighted_size()
+        let now = Instant::now();
+        let tidied = |shard| {
+            let (mut shard, mut gone) = (locked(shard), Gone::new());
+            shard.tidy(now, TIDIED.1, &mut gone);
+            let bytes = shard.bytes as u64;
+            drop(shard);
+            bytes
+        };
+        self.shards.iter().map(tidied).sum()
     }
 }
 
-fn weight(key: &Key, slot: &Slot) -> usize {
-    let kept = match slot {
-        Slot::Kept(entry) => entry.result.weight() + entry.backend.len() + entry.name.as_ref().map_or(0, |name| name.len()),
-        Slot::Private(_) | Slot::Passed => 0,
-    };
-    let texts = key.bytes() + kept;
-    texts + texts / UNUSED + OVERHEAD
-}
-
-/// Counts a use; the table counts too, but for itself.
-pub fn touch(entry: &Entry) {
-    entry.hits.fetch_add(1, Ordering::Relaxed);
+fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -214,6 +199,7 @@ mod tests {
     use super::*;
     use crate::cache::key::test_key;
     use crate::cache::marks::Marks;
+    use crate::cache::parts::Parts;
     use crate::mcp::members::Members;
     use crate::observe::metrics::Metrics;
 
@@ -242,24 +228,74 @@ mod tests {
     fn flood(memory: &Memory, numbers: std::ops::Range<usize>) {
         for number in numbers {
             let key = test_key(&number.to_string());
-            assert!(memory.find(&key).is_none());
+            assert!(memory.find(&key, Instant::now()).is_none());
             memory.put(key, slot(100));
         }
     }
 
     #[test]
     fn a_long_answer_finds_room_among_many_short_ones_and_what_is_used_keeps_it() {
-        let memory = Memory::new(BOUND, Duration::ZERO, &Metrics::new().cache);
+        let memory = Memory::new(BOUND, BOUND / 4, Duration::ZERO, &Metrics::new().cache);
         let long = test_key("long");
         flood(&memory, 0..2_000);
         memory.put(long.clone(), slot(BOUND / 10));
-        assert!(memory.find(&long).is_some());
+        assert!(memory.find(&long, Instant::now()).is_some());
         for round in 1..20 {
             flood(&memory, round * 2_000..round * 2_000 + 500);
-            assert!(memory.find(&long).is_some(), "{round}");
+            assert!(memory.find(&long, Instant::now()).is_some(), "{round}");
             assert!((BOUND / 2..=BOUND).contains(&usize::try_from(memory.bytes()).unwrap()));
         }
         flood(&memory, 90_000..94_000);
-        assert!(memory.find(&long).is_none(), "what nobody asks for makes room");
+        assert!(memory.find(&long, Instant::now()).is_none(), "what nobody asks for makes room");
+    }
+
+    #[test]
+    fn what_is_over_is_found_by_nobody_and_let_go_of() {
+        let (stale, now) = (Duration::from_secs(60), Instant::now());
+        let memory = Memory::new(BOUND, BOUND / 4, stale, &Metrics::new().cache);
+        let (kept, passed, private) = (test_key("kept"), test_key("passed"), test_key("private"));
+        memory.put(kept.clone(), slot(100));
+        memory.put(passed.clone(), Slot::Passed);
+        memory.put(private.clone(), Slot::Private(Duration::from_secs(300)));
+        let there = |later: Duration| [&kept, &passed, &private].map(|key| memory.find(key, now + later).is_some());
+        assert_eq!(there(Duration::ZERO), [true; 3]);
+        assert_eq!(there(PASSED + stale), [true, false, true]);
+        assert_eq!(there(Duration::from_secs(365)), [true, false, false]);
+        assert_eq!(there(Duration::from_secs(3665)), [false; 3]);
+        assert_eq!(memory.bytes(), 0, "who finds it over lets go of it");
+    }
+
+    #[test]
+    fn what_is_over_makes_room_before_it_is_asked_for() {
+        let memory = Memory::new(BOUND, BOUND / 4, Duration::ZERO, &Metrics::new().cache);
+        for number in 0..20 {
+            memory.put(test_key(&number.to_string()), Slot::Passed);
+        }
+        memory.put(test_key("kept"), slot(100));
+        let later = Instant::now() + PASSED;
+        let tidied = |most| {
+            let mut gone = Gone::new();
+            locked(&memory.shards[0]).tidy(later, most, &mut gone);
+            gone.len()
+        };
+        assert_eq!((tidied(8), tidied(100), tidied(100)), (8, 12, 0));
+        assert!(memory.find(&test_key("kept"), later).is_some());
+        assert_eq!(memory.bytes(), slot(100).weight(&test_key("kept")) as u64);
+    }
+
+    #[test]
+    fn what_is_dropped_is_what_was_meant_and_still_stands() {
+        let memory = Memory::new(16 << 20, 1 << 10, Duration::ZERO, &Metrics::new().cache);
+        assert!(memory.shards.len() > 1);
+        let keys: Vec<Key> = (0..100).map(|number| test_key(&number.to_string())).collect();
+        for key in &keys {
+            memory.put(key.clone(), slot(100));
+        }
+        let (old, new) = (memory.entry(&keys[0]).unwrap(), slot(100));
+        memory.put(keys[0].clone(), new);
+        assert!(!memory.drop_this(&keys[0], &old), "another has its place");
+        memory.drop_one(&keys[1]);
+        assert_eq!(memory.entries().len(), 99);
+        assert_eq!((memory.drop_all(|entry| *entry.server != *"files"), memory.drop_all(|_| true), memory.bytes()), (0, 99, 0));
     }
 }

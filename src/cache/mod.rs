@@ -4,7 +4,7 @@
 //! different parts of it.
 //!
 //! Reading order: `rules` (what is kept at all), `key` (what tells questions apart), `freshness` (what a server's answer
-//! says of itself), `parts` and `memory` (how and where it is kept), `marks` (when it stops being true), `notices` (what servers
+//! says of itself), `parts`, `entry` and `memory` (how and where it is kept), `marks` (when it stops being true), `notices` (what servers
 //! say about that), `look` and `flight` (one question at a time), `fill` (what becomes of an answer), `shared` (what
 //! replicas share).
 //!
@@ -24,6 +24,7 @@
 //! may depend on what was declared and done in it; they are kept only where the operator says that they do not
 //! (`cache.sessions`).
 
+pub mod entry;
 pub mod fill;
 pub mod flight;
 pub mod freshness;
@@ -38,18 +39,19 @@ pub mod rules;
 pub mod shared;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use tokio::sync::Notify;
 
+use self::entry::{Entry, Slot};
 pub use self::fill::Fill;
 use self::flight::Flights;
 pub use self::flight::Witness;
 use self::freshness::Wanted;
 use self::key::Key;
 use self::marks::{Mark, Marks};
-use self::memory::{Entry, Memory, Slot};
+use self::memory::Memory;
 pub use self::question::Question;
 use self::rules::Rules;
 use self::shared::{Tier, Told};
@@ -120,14 +122,14 @@ pub struct Hit {
     pub age: Duration,
     /// It is past its time.
     pub is_stale: bool,
-    pub renew: Option<Fill>,
+    pub renew: Option<Box<Fill>>,
 }
 
 impl Kept {
     fn new(conf: &config::cache::Cache, store: Option<&config::Redis>, meter: &Arc<CacheMeter>) -> Result<Self, String> {
         let tier = store.map(|store| Tier::new(store, conf, meter)).transpose()?;
         Ok(Self {
-            memory: Memory::new(conf.memory, conf.stays(), meter),
+            memory: Memory::new(conf.memory, conf.max_entry, conf.stays(), meter),
             tier,
             marks: Marks::default(),
             flights: Arc::default(),
@@ -162,7 +164,7 @@ impl Cache {
     /// The turn to ask ahead of everybody; `None` while an answer is kept for all that lasts, is known to be none that is, or
     /// somebody asks.
     pub fn want(self: &Arc<Self>, wish: &Arc<Wish>) -> Option<Fill> {
-        let settled = match self.kept.memory.find(&wish.first) {
+        let settled = match self.kept.memory.find(&wish.first, Instant::now()) {
             Some(Slot::Kept(entry)) => entry.counts() && !entry.is_ending(),
             Some(Slot::Private(_) | Slot::Passed) => true,
             None => false,
@@ -241,7 +243,7 @@ impl Cache {
 
     /// What is kept, for operators.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
-        self.kept.memory.entries().into_iter().map(|(_, entry)| entry).collect()
+        self.kept.memory.entries()
     }
 
     /// The bytes of it, noted for the metrics as well.
@@ -269,7 +271,6 @@ fn refuses(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
-    use std::time::Instant;
 
     use super::key::{Asked, Form};
     use super::parts::Parts;

@@ -1,46 +1,89 @@
-//! A result as it is kept: taken apart once, when it came, so that giving it takes copies only, however long it is.
+//! A result as it is kept: written out once, when it came, so that giving it is one copy, however long it is.
 
 use std::borrow::Cow;
 
-use crate::mcp::members::Members;
-use crate::mcp::rewrite;
+use crate::copy;
+use crate::mcp::members::{self, Members};
 use crate::verbatim::Verbatim;
 
 /// The member that tells how long an answer is fresh; it is written anew for each caller.
 const TTL: &str = "ttlMs";
-/// What a member takes beside its texts (see `memory` for how it was measured).
-const MEMBER: usize = 20;
 
 /// The members of an MCP result, less `ttlMs`.
-pub struct Parts(Box<[(Box<str>, Box<str>)]>);
+pub struct Parts {
+    /// All of them as JSON, between the braces of their object.
+    text: Box<str>,
+    ends: Box<[Ends]>,
+}
+
+/// Where in the text a member ends: behind the one before, and a comma, it begins.
+#[derive(Clone, Copy)]
+struct Ends {
+    name: usize,
+    value: usize,
+}
 
 impl Parts {
     pub fn of(result: &Members<'_>) -> Self {
-        let rest = result.0.iter().filter(|(name, _)| name != TTL);
-        Self(rest.map(|(name, value)| (Box::from(&**name), value.get().into())).collect())
+        let mut text = String::new();
+        let mut ends = Vec::new();
+        for (name, value) in result.0.iter().filter(|(name, _)| name != TTL) {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            // A text as a JSON text cannot fail.
+            text.push_str(&serde_json::to_string(name).unwrap_or_default());
+            let name = text.len();
+            text.push(':');
+            text.push_str(value.get());
+            ends.push(Ends { name, value: text.len() });
+        }
+        // Copied, because allocators leave what shrinks in the room that it had.
+        Self { text: text.as_str().into(), ends: ends.as_slice().into() }
     }
 
     /// Bytes of the object that it is.
-    pub fn len(&self) -> usize {
-        2 + self.0.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>()
+    pub const fn len(&self) -> usize {
+        self.text.len() + 2
     }
 
     /// Bytes of memory.
-    pub fn weight(&self) -> usize {
-        self.len() + self.0.len() * MEMBER
+    pub const fn weight(&self) -> usize {
+        self.text.len() + self.ends.len() * size_of::<Ends>()
     }
 
     /// The members, for a caller who is told how long they are fresh if at all.
     pub fn members<'p>(&'p self, ttl: Option<Verbatim<'p>>) -> Members<'p> {
         let first = ttl.map(|ttl| (Cow::Borrowed(TTL), ttl));
-        Members(first.into_iter().chain(self.0.iter().map(|(name, value)| (Cow::Borrowed(&**name), Verbatim::found(value)))).collect())
+        let begins = std::iter::once(0).chain(self.ends.iter().map(|ends| ends.value + 1));
+        let rest = begins.zip(&self.ends).map(|(begin, ends)| {
+            let (name, value) = (&self.text[begin..ends.name], &self.text[ends.name + 1..ends.value]);
+            (members::text(Verbatim::found(name)).unwrap_or_default(), Verbatim::found(value))
+        });
+        Members(first.into_iter().chain(rest).collect())
+    }
+
+    /// Bytes of what is written for such a caller: where they are exact, the text becomes a body as it is.
+    pub fn size(&self, ttl: Option<u64>) -> usize {
+        let digits = |ttl: u64| ttl.checked_ilog10().unwrap_or_default() as usize + 1;
+        let comma = usize::from(!self.text.is_empty());
+        self.len() + ttl.map_or(0, |ttl| TTL.len() + "\"\":".len() + digits(ttl) + comma)
     }
 
     /// Appends the object.
-    pub fn write(&self, ttl: Option<u128>, out: &mut Vec<u8>) {
-        let mut digits = itoa::Buffer::new();
-        let first = ttl.map(|ttl| (TTL, digits.format(ttl)));
-        rewrite::append(out, first.into_iter().chain(self.0.iter().map(|(name, value)| (&**name, &**value))));
+    pub fn write(&self, ttl: Option<u64>, out: &mut Vec<u8>) {
+        out.push(b'{');
+        if let Some(ttl) = ttl {
+            out.push(b'"');
+            out.extend_from_slice(TTL.as_bytes());
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(itoa::Buffer::new().format(ttl).as_bytes());
+            if !self.text.is_empty() {
+                out.push(b',');
+            }
+        }
+        copy::append(out, self.text.as_bytes());
+        out.push(b'}');
     }
 }
 
@@ -60,7 +103,7 @@ mod tests {
             let written = |ttl: Option<Verbatim<'_>>| {
                 let mut out = Vec::new();
                 parts.write(ttl.map(|_| 7), &mut out);
-                assert!(out.len() <= parts.len() + "\"ttlMs\":7,".len() + 2);
+                assert_eq!(out.len(), parts.size(ttl.map(|_| 7)));
                 (String::from_utf8(out).unwrap(), parts.members(ttl).written())
             };
             let plain = format!("{{{rest}}}");

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::entry::Slot;
 use super::key::{self, Asked, Key};
 use super::marks;
-use super::memory::Slot;
 use super::rules::Ruling;
 use super::{Bypass, Cache, Hit, Series, Wanted, Wish, refuses};
 use crate::config::cache::Vary;
@@ -57,7 +57,7 @@ impl Cache {
 
     /// The answer, where everybody's is there, fresh, and in no need of anything.
     pub fn fresh(&self, question: &Question<'_>, now: Instant) -> Option<Hit> {
-        let found = if question.alone { None } else { self.kept.memory.find(&question.shared) };
+        let found = if question.alone { None } else { self.kept.memory.find(&question.shared, now) };
         let Some(Slot::Kept(entry)) = found else { return None };
         let hit = Hit::at(entry, now);
         let counts = !hit.is_stale && hit.entry.counts() && !self.is_to_be_renewed(&hit);

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::entry::{Entry, Slot};
 use super::key::Key;
-use super::memory::{Entry, Slot};
 use super::parts::Parts;
 use super::{Cache, Wish};
 use crate::config;

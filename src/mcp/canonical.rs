@@ -62,18 +62,10 @@ fn nested(raw: Verbatim<'_>, out: &mut String, depth: usize) -> Option<()> {
 }
 
 fn written(members: &Members<'_>, keeps: &dyn Fn(&str) -> bool, out: &mut String, depth: usize, write: Write) -> Option<()> {
-    let kept = || members.0.iter().filter(|(name, _)| keeps(name));
-    if kept().is_sorted_by(|(a, _), (b, _)| a <= b) {
-        return sorted(kept(), out, depth, write);
-    }
-    let mut kept: SmallVec<[_; 8]> = kept().collect();
+    let mut kept: SmallVec<[&Member<'_>; 8]> = members.0.iter().filter(|(name, _)| keeps(name)).collect();
     kept.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    sorted(kept.into_iter(), out, depth, write)
-}
-
-fn sorted<'m>(members: impl Iterator<Item = &'m Member<'m>>, out: &mut String, depth: usize, write: Write) -> Option<()> {
     out.push('{');
-    for (at, (name, raw)) in members.enumerate() {
+    for (at, (name, raw)) in kept.into_iter().enumerate() {
         separate(at, out);
         quoted(name, out)?;
         out.push(':');

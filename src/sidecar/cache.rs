@@ -12,7 +12,7 @@ use serde_json::json;
 use super::admin::json_page;
 use super::body::read;
 use crate::cache::Cache;
-use crate::cache::memory::Entry;
+use crate::cache::entry::Entry;
 use crate::mcp::message::{explain, must_be_object};
 use crate::mcp::method::{self, Named};
 use crate::page::Page;

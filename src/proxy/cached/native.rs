@@ -19,7 +19,7 @@ use crate::exchange::sight::Sight;
 use crate::exchange::tries::Span;
 use crate::mcp::members::Members;
 use crate::mcp::message::{Message, Payload, Response};
-use crate::mcp::{headers, method, sse};
+use crate::mcp::{method, sse};
 use crate::observe::trace::Context;
 use crate::page::Page;
 use crate::proxy::admit::Native;
@@ -83,7 +83,7 @@ pub fn peek(
         return Ok(Said::Go);
     }
     if let Some(hit) = cache.fresh(&question, now) {
-        return Ok(said(ctx, headers, plan, sight, Step::Hit(hit)));
+        return Ok(answered(ctx, plan, &hit, sight));
     }
     let wish = Arc::new(cache.wish(question));
     match cache.peek(&wish) {
@@ -111,9 +111,9 @@ fn said(ctx: &mut Ctx, headers: &HeaderMap, plan: &Native<'_>, sight: Option<&Si
     match step {
         Step::Hit(mut hit) => {
             if let Some(fill) = hit.renew.take().filter(|_| plan.session.is_none()) {
-                tokio::spawn(Renewal::of(ctx, headers, plan).run(fill));
+                tokio::spawn(Renewal::of(ctx, headers, plan).run(*fill));
             }
-            given(ctx, plan, &hit, sight).map_or_else(Said::Refuse, Said::Answer)
+            answered(ctx, plan, &hit, sight)
         }
         Step::Pass(why) => {
             ctx.cached = Some(Cached::bypass(why));
@@ -137,7 +137,7 @@ pub(super) fn question<'a>(ctx: &mut Ctx, cache: &Cache, headers: &'a HeaderMap,
     let message = plan.message.as_ref().filter(|message| message.id.is_some())?;
     let params = message.params.as_ref();
     let asked = Asked {
-        form: Form::Native(headers::version(headers).unwrap_or_default()),
+        form: Form::Native,
         server: &plan.pool.server,
         method,
         name: call.name.as_deref(),
@@ -155,13 +155,17 @@ pub(super) fn question<'a>(ctx: &mut Ctx, cache: &Cache, headers: &'a HeaderMap,
     })
 }
 
+fn answered(ctx: &mut Ctx, plan: &Native<'_>, hit: &Hit, sight: Option<&Sight>) -> Said {
+    given(ctx, plan, hit, sight).map_or_else(Said::Refuse, Said::Answer)
+}
+
 /// The caller's answer made of what was kept.
 fn given(ctx: &mut Ctx, plan: &Native<'_>, hit: &Hit, sight: Option<&Sight>) -> Verdict<Given> {
     let id = plan.message.as_ref().and_then(|message| message.id);
     let (told, parts) = (hit.entry.told(hit.age), &hit.entry.result);
     let [begin, middle] = [r#"{"jsonrpc":"2.0","id":"#, r#","result":"#];
     let written = id.map_or("null", Verbatim::get);
-    let mut body = Vec::with_capacity(begin.len() + written.len() + middle.len() + parts.len() + 64);
+    let mut body = Vec::with_capacity(begin.len() + written.len() + middle.len() + parts.size(told) + 1);
     for text in [begin, written, middle] {
         body.extend_from_slice(text.as_bytes());
     }

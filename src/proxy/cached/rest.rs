@@ -146,7 +146,7 @@ async fn looked(
 /// The caller's answer made of what was kept; it is asked for again where it is due.
 fn found(ctx: &Ctx, plan: &Rest<'_>, course: Option<&Course>, call: &Call<'_>, mut hit: Hit) -> Answered {
     if let Some(fill) = hit.renew.take() {
-        tokio::spawn(Renewal::of(ctx, plan, course, call.request).run(fill));
+        tokio::spawn(Renewal::of(ctx, plan, course, call.request).run(*fill));
     }
     given(call, &hit)
 }
