@@ -86,11 +86,11 @@ impl Shard {
         })
     }
 
-    /// Takes out the last until the rest is within bounds; how many that were.
-    fn make_room(&mut self, gone: &mut Gone) -> usize {
+    /// Takes out the last until the rest is within bounds; how many that were that are not over.
+    fn make_room(&mut self, now: Instant, gone: &mut Gone) -> usize {
         let before = gone.len();
         gone.extend(std::iter::from_fn(|| self.take_last(|shard, _| shard.bytes > shard.bound)));
-        gone.len() - before
+        gone[before..].iter().filter(|(_, standing)| now < standing.until).count()
     }
 }
 
@@ -141,7 +141,7 @@ impl Memory {
         let mut shard = self.shard(&key);
         shard.tidy(now, TIDIED.0, &mut gone);
         shard.put(key, standing, &mut gone);
-        let evicted = shard.make_room(&mut gone);
+        let evicted = shard.make_room(now, &mut gone);
         drop(shard);
         self.meter.evictions.inc_by(evicted as u64);
     }
@@ -281,6 +281,16 @@ mod tests {
         assert_eq!((tidied(8), tidied(100), tidied(100)), (8, 12, 0));
         assert!(memory.find(&test_key("kept"), later).is_some());
         assert_eq!(memory.bytes(), slot(100).weight(&test_key("kept")) as u64);
+    }
+
+    #[test]
+    fn what_gives_way_is_counted_unless_it_is_over() {
+        let memory = Memory::new(BOUND, BOUND / 4, Duration::ZERO, &Metrics::new().cache);
+        memory.put(test_key("passed"), Slot::Passed);
+        memory.put(test_key("kept"), slot(100));
+        let (mut shard, mut gone) = (locked(&memory.shards[0]), Gone::new());
+        shard.bound = 0;
+        assert_eq!((shard.make_room(Instant::now() + PASSED, &mut gone), gone.len(), shard.bytes), (1, 2, 0));
     }
 
     #[test]
