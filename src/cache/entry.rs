@@ -4,18 +4,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::key::Key;
+use super::key::{self, Key};
 use super::marks::Mark;
 use super::parts::Parts;
 use crate::mcp::method::METHODS;
 
 /// What an entry takes beside its texts: its own structs, those of the table it stands in, and what the allocator rounds up.
-/// Measured as resident memory less texts and `UNUSED`: 350 over 100,000 entries of 20 bytes, 330 to 360 over as many of 300
-/// bytes in one member or four.
-const OVERHEAD: usize = 360;
+/// Measured as resident memory less texts and `UNUSED`: 423 to 457 over 30,000 to 100,000 entries of 20 bytes and of 300 in
+/// one member or four.
+const OVERHEAD: usize = 450;
 /// The allocator leaves one byte unused for so many of texts of mixed lengths: it rounds them up, and where one was dropped
 /// the next may not fit. Measured as what is resident after minutes of answers of 10 to 14,000 bytes, each asked for once.
 const UNUSED: usize = 7;
+
+/// What an entry weighs at most whose answer has so many bytes, in few members.
+pub(super) const fn most(answer: usize) -> usize {
+    weight(answer + key::LONGEST)
+}
+
+const fn weight(texts: usize) -> usize {
+    texts + texts / UNUSED + OVERHEAD
+}
 
 /// Answers given within an entry's time that make it a hot one.
 const HOT: u64 = 3;
@@ -108,7 +117,6 @@ impl Slot {
             Self::Kept(entry) => entry.result.weight() + entry.backend.len() + entry.name.as_ref().map_or(0, |name| name.len()),
             Self::Private(_) | Self::Passed => 0,
         };
-        let texts = key.bytes() + kept;
-        texts + texts / UNUSED + OVERHEAD
+        weight(key.bytes() + kept)
     }
 }

@@ -104,14 +104,15 @@ impl Fill {
         let is_private = key != wish.first || matches!(fate, Fate::Private(_));
         let entry = Arc::new(entry(&wish, result, backend, is_private, asked, ttl));
         if key == wish.first || Some(&key) == Some(turn.key()) {
-            put(&cache, &key, &Slot::Kept(Arc::clone(&entry)), epoch);
+            let is_stored = put(&cache, &key, &Slot::Kept(Arc::clone(&entry)), epoch);
             turn.settle(Settled::Kept(entry));
+            is_stored
         } else {
-            put(&cache, &key, &Slot::Kept(entry), epoch);
+            let is_stored = put(&cache, &key, &Slot::Kept(entry), epoch);
             put(&cache, &wish.first, &Slot::Private(ttl), epoch);
             turn.settle(Settled::Private);
+            is_stored
         }
-        true
     }
 
     /// Tells whoever waits that the answer is none for him.
@@ -143,16 +144,17 @@ impl Fill {
     }
 }
 
-/// Keeps it here and, where it may go there, in the shared store.
-fn put(cache: &Arc<Cache>, key: &Key, slot: &Slot, epoch: Option<Epoch>) {
-    cache.kept.memory.put(key.clone(), slot.clone());
-    let Some(epoch) = epoch else { return };
+/// Keeps it here and, where it may go there, in the shared store; whether there is room for it.
+fn put(cache: &Arc<Cache>, key: &Key, slot: &Slot, epoch: Option<Epoch>) -> bool {
+    let stands = cache.kept.memory.put(key.clone(), slot.clone());
+    let Some(epoch) = epoch else { return stands };
     let (cache, key, slot) = (Arc::clone(cache), key.clone(), slot.clone());
     tokio::spawn(async move {
         if let Some(tier) = &cache.kept.tier {
             tier.keep(&key, &slot, epoch, cache.conf.stays()).await;
         }
     });
+    true
 }
 
 fn entry(wish: &Wish, result: &Members<'_>, backend: &Arc<str>, is_private: bool, asked: u64, ttl: Duration) -> Entry {

@@ -17,6 +17,8 @@ use crate::principal::Principal;
 
 /// Bytes of the longest params that are part of a key.
 const MAX_PARAMS: usize = 16 << 10;
+/// Bytes of the longest keys, where names and headers are not long as well.
+pub(super) const LONGEST: usize = MAX_PARAMS + (1 << 10);
 /// Members of `params` that continue an exchange, or begin a task: such an answer is one caller's, once.
 const CONTINUES: &[&str] = &["inputResponses", "requestState", "task"];
 /// Members of `_meta` that no answer depends on. The client's capabilities are none of them.

@@ -115,7 +115,7 @@ impl Cache {
     /// An entry as an answer, or what of it is left for where asking fails.
     fn usable(self: &Arc<Self>, wish: &Arc<Wish>, key: &Key, entry: Arc<Entry>, now: Instant) -> Result<Hit, Option<Arc<Entry>>> {
         if !entry.counts() {
-            self.kept.memory.drop_one(key);
+            self.kept.memory.drop_this(key, &entry);
             return Err(None);
         }
         let mut hit = Hit::at(entry, now);
