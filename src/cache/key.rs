@@ -148,7 +148,7 @@ pub fn shared(asked: &Asked<'_, '_>, generation: &str) -> Result<Key, Bypass> {
 
 /// A text in which no line ends, so that no two questions read alike.
 fn line(out: &mut String, text: &str) {
-    debug_assert!(!text.contains('\n'), "{text:?}");
+    debug_assert!(!text.contains('\n'));
     out.push_str(text);
     out.push('\n');
 }
